@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/machine"
+)
+
+func checkCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "check",
+		Usage:       "tell what this host can run",
+		Description: "Exit codes: 0 Linux guests run here, 1 they don't.",
+		UsageText:   "ebb check",
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			return check(os.Stdout)
+		},
+	}
+}
+
+var errHost = errors.New("this host can't run Linux guests")
+
+// check prints one line per thing a guest needs.
+func check(w io.Writer) error {
+	kvmErr := checkKVM(w)
+	engineErr := checkEngine(w)
+	if kvmErr != nil || engineErr != nil {
+		return errHost
+	}
+	return nil
+}
+
+func checkKVM(w io.Writer) error {
+	host, err := machine.Probe()
+	if err != nil {
+		fmt.Fprintf(w, "kvm     no: %v\n", err)
+		return err
+	}
+	fmt.Fprintf(w, "kvm     ok: boots Linux, up to %d vCPUs\n", host.MaxCPUs)
+	return nil
+}
+
+func checkEngine(w io.Writer) error {
+	e, err := aio.New(aio.Config{})
+	if err != nil {
+		fmt.Fprintf(w, "uring   no: %v\n", err)
+		return err
+	}
+	defer e.Close()
+	fmt.Fprintln(w, "uring   ok")
+	return nil
+}

@@ -1,0 +1,93 @@
+package kvm
+
+// Kinds of Route.
+const (
+	routeTypeIRQChip uint32 = 1
+	routeTypeMSI     uint32 = 2
+)
+
+// Route says where a GSI leads (struct kvm_irq_routing_entry). Made by
+// RouteIRQChip and RouteMSI.
+type Route struct {
+	GSI  uint32
+	kind uint32
+	_    uint32 // flags
+	_    uint32
+	to   [8]uint32 // union of struct kvm_irq_routing_irqchip, kvm_irq_routing_msi, ...
+}
+
+// RouteIRQChip leads gsi to an input pin of an interrupt controller.
+func RouteIRQChip(gsi, chip, pin uint32) Route {
+	return Route{GSI: gsi, kind: routeTypeIRQChip, to: [8]uint32{chip, pin}}
+}
+
+// RouteMSI leads gsi to the message that stores data at addr, 0xfee00000 and up
+// (Intel SDM vol. 3, "Message Signalled Interrupts").
+func RouteMSI(gsi uint32, addr uint64, data uint32) Route {
+	return Route{GSI: gsi, kind: routeTypeMSI, to: [8]uint32{uint32(addr), uint32(addr >> 32), data}}
+}
+
+// SetGSIRouting replaces the whole routing table, the default that
+// CreateIRQChip made included (api.rst 4.52). At most CheckExtension(CapIRQRouting) GSIs and
+// as many routes. It takes effect before it returns, and may wait for interrupts on their way: 10 µs
+// to milliseconds.
+func (vm *VM) SetGSIRouting(routes []Route) error {
+	l := newList[listHeader, Route](len(routes))
+	l.header.count = uint32(len(routes))
+	copy(l.entries, routes)
+	_, err := l.ioctl(vm.fd, setGSIRouting)
+	return err
+}
+
+const (
+	irqfdDeassign uint32 = 1 << 0
+	irqfdResample uint32 = 1 << 1
+)
+
+// irqfd is struct kvm_irqfd.
+type irqfd struct {
+	fd         uint32
+	gsi        uint32
+	flags      uint32
+	resampleFD uint32
+	_          [16]byte
+}
+
+// AssignIRQFD raises an edge on gsi whenever the eventfd fd is written to (api.rst 4.75).
+// One eventfd serves one GSI (EBUSY). The GSI need not be routed yet.
+func (vm *VM) AssignIRQFD(fd int, gsi uint32) error {
+	return ioctlSet(vm.fd, assignIRQFD, irqfd{fd: uint32(fd), gsi: gsi})
+}
+
+// AssignResampleIRQFD is AssignIRQFD for a level-triggered line: writing fd
+// raises it; the guest's end of interrupt lowers it and signals resampleFD, whereupon a
+// device that still wants attention writes fd again (api.rst 4.75, needs CapIRQFDResample).
+func (vm *VM) AssignResampleIRQFD(fd, resampleFD int, gsi uint32) error {
+	return ioctlSet(vm.fd, assignIRQFD, irqfd{
+		fd: uint32(fd), gsi: gsi, flags: irqfdResample, resampleFD: uint32(resampleFD),
+	})
+}
+
+// DeassignIRQFD undoes either assignment. Once it returns no signal that
+// was written to fd before is still on its way.
+func (vm *VM) DeassignIRQFD(fd int, gsi uint32) error {
+	return ioctlSet(vm.fd, assignIRQFD, irqfd{fd: uint32(fd), gsi: gsi, flags: irqfdDeassign})
+}
+
+// msi is struct kvm_msi.
+type msi struct {
+	addressLo uint32
+	addressHi uint32
+	data      uint32
+	_         [2]uint32 // flags, devid
+	_         [12]byte
+}
+
+// SignalMSI delivers one message without a route (api.rst 4.71, needs
+// CapSignalMSI). delivered is false when no local APIC takes it: the one it is
+// for is turned off or not there (some kernels answer EPERM to the latter).
+func (vm *VM) SignalMSI(addr uint64, data uint32) (delivered bool, err error) {
+	m := msi{addressLo: uint32(addr), addressHi: uint32(addr >> 32), data: data}
+	n, err := ioctlPtr(vm.fd, signalMSI, &m)
+	return n > 0, err
+}

@@ -1,0 +1,76 @@
+package machine
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	"github.com/ebb-vmm/ebb/machine/memory"
+)
+
+// Limits of a machine.
+const (
+	MaxCPUs   = 254 // 8-bit local APIC ids, without the broadcast and the I/O APIC's
+	MaxDisks  = 64
+	MinMemory = 16 << 20 // bytes
+	MaxMemory = 1 << 40  // bytes; guest-physical addresses stay below 2^40
+)
+
+// Config describes a machine. What is zero has no default: New checks it.
+type Config struct {
+	Kernel  string // bzImage or ELF file
+	Initrd  string // empty: none
+	Cmdline string
+
+	Memory uint64 // bytes, a multiple of 2 MiB
+	CPUs   int
+
+	Disks []Disk
+
+	// Console takes what the guest writes to its serial port, from one goroutine.
+	// nil drops it.
+	Console io.Writer
+
+	NoReboot bool // a guest's reset ends Run
+	AIOMax   int  // most disk requests in flight, all disks together; 0: aio's own bound
+
+	Log *slog.Logger
+}
+
+// Disk describes one virtio-blk disk.
+type Disk struct {
+	ID        string // unique; names the disk in messages
+	Path      string // image: raw regular file or block device
+	Serial    string // up to 20 bytes
+	ReadOnly  bool
+	Direct    bool // O_DIRECT
+	Queues    int  // 0: one per vCPU
+	QueueSize int  // 0: 256
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return fmt.Errorf("%d vCPUs are not possible: give 1 to %d with --cpus", c.CPUs, MaxCPUs)
+	case c.Memory < MinMemory || c.Memory > MaxMemory:
+		return fmt.Errorf("%s of memory is not possible: give %d MiB to %d GiB with --memory", mebibytes(c.Memory), MinMemory>>20, MaxMemory>>30)
+	case c.Memory%memory.Alignment != 0:
+		return fmt.Errorf("%s of memory is not possible: give a multiple of 2 MiB with --memory", mebibytes(c.Memory))
+	case len(c.Disks) > MaxDisks:
+		return fmt.Errorf("%d disks are not possible: at most %d fit on the bus", len(c.Disks), MaxDisks)
+	}
+	for i, d := range c.Disks {
+		if slices.ContainsFunc(c.Disks[:i], func(e Disk) bool { return e.ID == d.ID }) {
+			return fmt.Errorf("two disks have the id %q: give each --disk its own id=", d.ID)
+		}
+	}
+	return nil
+}
+
+func mebibytes(n uint64) string {
+	if n%(1<<20) != 0 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}

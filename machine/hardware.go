@@ -1,0 +1,299 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/blk"
+	"github.com/ebb-vmm/ebb/kvm"
+	"github.com/ebb-vmm/ebb/machine/acpi"
+	"github.com/ebb-vmm/ebb/machine/boot"
+	"github.com/ebb-vmm/ebb/machine/bus"
+	"github.com/ebb-vmm/ebb/machine/chipset"
+	"github.com/ebb-vmm/ebb/machine/memory"
+	"github.com/ebb-vmm/ebb/virtio"
+)
+
+// hardware is everything a reset replaces: memory, vCPUs, interrupt controllers,
+// devices. A guest's reset is new hardware on the same disks, so no state can
+// survive it.
+type hardware struct {
+	log   *slog.Logger
+	vm    *kvm.VM
+	ram   *memory.RAM
+	irqs  *interrupts
+	ports bus.Bus
+	mmio  bus.Bus
+	pci   *pciBus
+
+	serial *chipset.Serial
+	power  *chipset.Power
+	disks  []attached
+
+	gate *gate
+	cpus sync.WaitGroup
+
+	once sync.Once
+	over chan struct{} // closed when the guest has ended
+	end  End
+	err  error
+}
+
+// attached is a disk on the bus.
+type attached struct {
+	id        string
+	device    *blk.Device
+	transport *virtio.PCI
+}
+
+// newHardware builds the machine up to the point where the vCPUs can start. On
+// error nothing is left of it.
+func newHardware(m *Machine) (h *hardware, err error) {
+	h = &hardware{log: m.cfg.Log, gate: newGate(), over: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if h.vm, err = m.kvm.CreateVM(); err != nil {
+		return nil, err
+	}
+	if err = h.addMemory(m.cfg.Memory); err != nil {
+		return nil, err
+	}
+	if err = h.addInterruptControllers(); err != nil {
+		return nil, err
+	}
+	if err = h.addChipset(); err != nil {
+		return nil, err
+	}
+	for i := range m.cfg.Disks {
+		if err = h.addDisk(i, m); err != nil {
+			return nil, fmt.Errorf("disk %s: %w", m.cfg.Disks[i].ID, err)
+		}
+	}
+	entry, err := h.loadKernel(m)
+	if err != nil {
+		return nil, err
+	}
+	return h, h.addCPUs(m, entry)
+}
+
+func (h *hardware) addMemory(size uint64) (err error) {
+	if h.ram, err = memory.New(size); err != nil {
+		return err
+	}
+	for slot, r := range h.ram.Regions() {
+		err = h.vm.SetUserMemoryRegion(kvm.MemoryRegion{Slot: uint32(slot), GuestPhysAddr: r.GPA, Size: uint64(len(r.Bytes)), Memory: r.Bytes})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *hardware) addInterruptControllers() (err error) {
+	if err = h.vm.SetIdentityMapAddr(kvmPages); err != nil {
+		return err
+	}
+	if err = h.vm.SetTSSAddr(kvmPages + kvm.PageSize); err != nil {
+		return err
+	}
+	if err = h.vm.CreateIRQChip(); err != nil {
+		return err
+	}
+	if err = h.vm.CreatePIT2(kvm.PITSpeakerDummy); err != nil {
+		return err
+	}
+	h.irqs, err = newInterrupts(h.vm)
+	return err
+}
+
+func (h *hardware) addChipset() (err error) {
+	line := func(gsi uint32) chipset.Line {
+		return h.irqs.line(gsi, func(err error) { h.ended(0, err) })
+	}
+	reset := func() { h.ended(Reset, nil) }
+	h.serial = chipset.NewSerial(line(gsiSerial))
+	h.power = chipset.NewPower(line(gsiSCI), func() { h.ended(PoweredOff, nil) })
+	for _, d := range []struct {
+		port, n uint64
+		handler bus.Handler
+	}{
+		{portSerial, 8, h.serial},
+		{portPM, chipset.PM1PortCount, h.power},
+		{portCMOS, 2, chipset.NewCMOS(time.Now)},
+		{portI8042, 1, chipset.I8042{Reset: reset}},
+		{portPanic, 1, chipset.PVPanic{Panicked: func() { h.ended(Panicked, nil) }}},
+	} {
+		if err = h.ports.Add(d.port, d.n, d.handler); err != nil {
+			return err
+		}
+	}
+	h.pci, err = newPCIBus(h.vm, h.irqs, &h.ports, &h.mmio, reset)
+	return err
+}
+
+func (h *hardware) addDisk(i int, m *Machine) error {
+	d := m.cfg.Disks[i]
+	device, err := blk.New(blk.Config{
+		ID: d.ID, Serial: d.Serial, Image: m.images[i], Engine: m.engine,
+		Queues: d.Queues, QueueSize: d.QueueSize, Log: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	transport, err := virtio.NewPCI(device, h.ram, &host{bus: h.pci}, h.log)
+	if err != nil {
+		return err
+	}
+	h.disks = append(h.disks, attached{d.ID, device, transport})
+	slot, fn := place(i)
+	return h.pci.add(slot, fn, transport)
+}
+
+func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {
+	tables, rsdp, err := acpi.Build(acpi.Machine{
+		CPUs: m.cfg.CPUs, LocalAPIC: lapicAddr, IOAPIC: ioapicAddr,
+		ECAM: ecamBase, MMIOFirst: mmioStart, MMIOEnd: mmioEnd,
+		SCI: gsiSCI, PM1Event: portPM, PM1Control: portPM + chipset.PM1ControlOff, SleepTypeS5: chipset.SleepTypeS5,
+		ResetPort: portReset, ResetValue: resetValue,
+		Serial: portSerial, SerialIRQ: gsiSerial, CMOS: portCMOS, CMOSIRQ: gsiCMOS, PanicPort: portPanic, IRQ0ToPin2: true,
+	}, boot.ACPIAddr, boot.ACPISize)
+	if err != nil {
+		return boot.Entry{}, err
+	}
+	copy(h.ram.Bytes(boot.ACPIAddr, boot.ACPISize), tables)
+	return m.kernel.Load(h.ram, boot.Params{
+		Initrd: m.cfg.Initrd, Cmdline: m.cfg.Cmdline, RSDP: rsdp,
+		Reserved: []memory.Reserve{{GPA: ecamBase, Size: ecamSize}},
+	})
+}
+
+func (h *hardware) addCPUs(m *Machine, entry boot.Entry) error {
+	supported, err := m.kvm.SupportedCPUID()
+	if err != nil {
+		return err
+	}
+	deadline, err := m.kvm.CheckExtension(kvm.CapTSCDeadlineTimer)
+	if err != nil {
+		return err
+	}
+	for id := range m.cfg.CPUs {
+		k, err := h.vm.CreateVCPU(id)
+		if err != nil {
+			return err
+		}
+		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended})
+		if err := prepareCPU(k, cpuid(supported, id, m.cfg.CPUs, deadline > 0), id, entry); err != nil {
+			return fmt.Errorf("vCPU %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// start lets the vCPUs go, and the console flow to w until the guest is over
+// and all is written. With held they wait at the gate. Call it once.
+func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
+	console.Go(func() {
+		var buf []byte
+		for {
+			if buf = h.serial.Output(buf); len(buf) == 0 {
+				return
+			}
+			if w != nil {
+				_, _ = w.Write(buf) // a console that can't be written to is no reason to stop a guest
+			}
+		}
+	})
+	for _, c := range h.gate.cpus {
+		h.cpus.Go(c.run)
+	}
+	if !held {
+		h.gate.set(running)
+	}
+}
+
+// ended says that the guest is over; what is said first counts. Any goroutine.
+func (h *hardware) ended(e End, err error) {
+	h.once.Do(func() {
+		h.end, h.err = e, err
+		h.gate.set(stopped)
+		close(h.over)
+	})
+}
+
+// slowDrain is how long close waits for a disk before it says so.
+const slowDrain = 2 * time.Second
+
+// close takes the machine apart. Preconditions: start was not called, or ended
+// was. It returns when no request is in flight in any disk: until then the
+// kernel may write into guest memory.
+func (h *hardware) close() error {
+	h.gate.set(stopped)
+	h.cpus.Wait()
+	var errs []error
+	for _, d := range h.disks {
+		done := make(chan struct{})
+		d.device.Reset(sync.OnceFunc(func() { close(done) }))
+		h.awaitReset(d.id, d.device, done)
+		errs = append(errs, d.transport.Close())
+	}
+	if h.serial != nil {
+		h.serial.Close()
+	}
+	for _, c := range h.gate.cpus {
+		errs = append(errs, c.kvm.Close())
+	}
+	if h.vm != nil {
+		errs = append(errs, h.vm.Close())
+	}
+	if h.ram != nil {
+		h.ram.Close()
+	}
+	return errors.Join(errs...)
+}
+
+func (h *hardware) awaitReset(id string, d *blk.Device, done <-chan struct{}) {
+	slow := time.NewTicker(slowDrain)
+	defer slow.Stop()
+	for waited := time.Duration(0); ; waited += slowDrain {
+		select {
+		case <-done:
+			return
+		case <-slow.C:
+			s, _ := d.Stats()
+			h.log.Warn("waiting for a disk's requests before guest memory can be freed",
+				"disk", id, "in_flight", s.InFlight, "waited", waited+slowDrain)
+		}
+	}
+}
+
+// pause stops the vCPUs, then the disks. If ctx ends first everything goes on.
+func (h *hardware) pause(ctx context.Context) error {
+	h.gate.set(paused)
+	h.gate.wait()
+	var holding sync.WaitGroup
+	errs := make([]error, len(h.disks))
+	for i, d := range h.disks {
+		holding.Go(func() { errs[i] = d.device.Pause(ctx) })
+	}
+	holding.Wait()
+	if err := errors.Join(errs...); err != nil {
+		h.resume()
+		return err
+	}
+	return nil
+}
+
+func (h *hardware) resume() {
+	for _, d := range h.disks {
+		d.device.Resume()
+	}
+	h.gate.set(running)
+}

@@ -1,0 +1,43 @@
+package machine
+
+// The guest-physical memory map. It is part of what a guest sees, and so of what
+// a migration must keep.
+//
+//	0           RAM, up to 3 GiB; the loader's structures and the ACPI tables in the first MiB
+//	mmioStart   BARs, assigned by ebb (512 MiB)
+//	ecamBase    PCI configuration space, 1 MiB a bus (256 MiB)
+//	0xfec00000  I/O APIC, and from 0xfee00000 the local APICs (in KVM)
+//	kvmPages    pages KVM needs for itself on Intel hosts
+//	4 GiB       RAM that did not fit below 3 GiB
+const (
+	mmioStart = 0xc0000000 // memory.HoleStart
+	ecamBase  = 0xe0000000
+	ecamSize  = 256 << 20
+	mmioEnd   = ecamBase
+
+	ioapicAddr = 0xfec00000
+	lapicAddr  = 0xfee00000
+	kvmPages   = 0xfffbc000 // identity map (1 page), then task state segment (3 pages)
+)
+
+// Ports.
+const (
+	portCMOS   = 0x70
+	portI8042  = 0x64
+	portSerial = 0x3f8
+	portPanic  = 0x505 // where QEMU has it
+	portPM     = 0x600
+	portPCI    = 0xcf8 // configuration address and data
+	portReset  = 0xcf9 // within portPCI's dword, but a byte of its own
+
+	resetValue = 0x06 // full reset, as the PIIX and every chipset since take it
+)
+
+// Interrupt lines (GSIs). Those up to 23 are pins of the I/O APIC; messages have
+// the ones above.
+const (
+	gsiSerial = 4
+	gsiCMOS   = 8
+	gsiSCI    = 9
+	gsiPins   = 24
+)

@@ -1,0 +1,250 @@
+// Package machine is one virtual machine: guest memory, vCPUs, interrupts, the
+// PCI bus and the few other devices of a PC, from a kernel file to the guest's
+// end.
+//
+//	machine    lifecycle, vCPU loop, interrupts, PCI bus, CPUID
+//	 ├ memory  guest RAM
+//	 ├ boot    kernel file formats and boot protocols
+//	 ├ acpi    tables
+//	 ├ chipset serial port, clock, power management, reset, pvpanic
+//	 └ bus     who answers at which address
+//
+// Only this package uses KVM. Disks are package blk's, on package virtio's
+// transport, and their I/O is package aio's.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
+	"github.com/ebb-vmm/ebb/kvm"
+	"github.com/ebb-vmm/ebb/machine/boot"
+)
+
+// End is how a guest ended.
+type End uint8
+
+// The ends of a guest.
+const (
+	PoweredOff End = iota + 1 // by ACPI
+	Reset                     // by ACPI, the 8042, CF9 or a triple fault
+	Panicked                  // its kernel said so through pvpanic
+	Stopped                   // Stop was called
+)
+
+func (e End) String() string {
+	return [...]string{"failed", "powered off", "reset", "panicked", "stopped"}[e]
+}
+
+// Machine is a virtual machine. Its methods may be called from any goroutine,
+// unless they say otherwise.
+type Machine struct {
+	cfg    Config
+	kvm    *kvm.System
+	kernel *boot.Kernel
+	images []*blk.Image // as cfg.Disks
+	engine *aio.Engine
+
+	mu       sync.Mutex // guards what follows; held while pausing, so that requests queue up
+	hw       *hardware  // nil before Run and after
+	paused   bool
+	stopping bool
+	changed  sync.Cond // hw changed or stopping was set
+}
+
+// ErrNotRunning is returned when there is no guest to act on.
+var ErrNotRunning = errors.New("the guest is not running")
+
+// New checks the configuration and takes what the machine needs: /dev/kvm, the
+// kernel file, the locked disk images. An error is one sentence that says what
+// is wrong and what to do; nothing was created or changed. The caller closes the
+// machine.
+func New(cfg Config) (m *Machine, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	m = &Machine{cfg: cfg}
+	m.changed.L = &m.mu
+	defer func() {
+		if err != nil {
+			m.Close()
+		}
+	}()
+	if m.kernel, err = boot.Open(cfg.Kernel); err != nil {
+		return nil, fmt.Errorf("--kernel: %w", err)
+	}
+	if cfg.Initrd != "" {
+		if err = boot.CheckInitrd(cfg.Initrd); err != nil {
+			return nil, fmt.Errorf("--initrd: %w", err)
+		}
+	}
+	m.cfg.Disks = make([]Disk, len(cfg.Disks))
+	for i, d := range cfg.Disks {
+		if d.Queues == 0 {
+			d.Queues = cfg.CPUs
+		}
+		m.cfg.Disks[i] = d
+		img, err := blk.OpenImage(d.Path, blk.ImageOptions{ReadOnly: d.ReadOnly, Direct: d.Direct})
+		if err != nil {
+			return nil, fmt.Errorf("--disk %s: %w", d.ID, err)
+		}
+		m.images = append(m.images, img)
+	}
+	if m.kvm, err = openKVM(); err != nil {
+		return nil, err
+	}
+	if m.kernel.Linux() {
+		if err = requireLinux(m.kvm); err != nil {
+			return nil, err
+		}
+	}
+	if m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	// vCPUs and the engine sit in system calls on threads of their own; the rest
+	// of the program must not wait for them to come back.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+3))
+	return m, nil
+}
+
+// Run starts the guest and returns when it has ended, once everything it wrote
+// to its console has been passed on. A guest's reset starts it again, unless
+// NoReboot is set. Call it once.
+func (m *Machine) Run() (End, error) {
+	for {
+		end, err := m.runOnce()
+		if err != nil || end != Reset || m.cfg.NoReboot {
+			return end, err
+		}
+		m.cfg.Log.Info("the guest resets")
+	}
+}
+
+func (m *Machine) runOnce() (End, error) {
+	hw, err := newHardware(m)
+	if err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	if m.stopping {
+		hw.ended(Stopped, nil)
+	}
+	m.hw = hw
+	var console sync.WaitGroup
+	hw.start(m.cfg.Console, &console, m.paused)
+	m.changed.Broadcast()
+	m.mu.Unlock()
+
+	<-hw.over
+	m.mu.Lock()
+	m.hw = nil
+	m.mu.Unlock()
+	err = hw.close()
+	console.Wait()
+	return hw.end, errors.Join(hw.err, err)
+}
+
+// Pause stops the guest: when it returns nil no vCPU runs and no disk request is
+// in flight. If ctx ends first, because a disk doesn't answer, the guest goes on
+// and the error says so.
+func (m *Machine) Pause(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hw == nil {
+		return ErrNotRunning
+	}
+	if m.paused {
+		return nil
+	}
+	if err := m.hw.pause(ctx); err != nil {
+		return fmt.Errorf("pausing: %w", err)
+	}
+	m.paused = true
+	return nil
+}
+
+// Resume lets a paused guest go on.
+func (m *Machine) Resume() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hw == nil {
+		return ErrNotRunning
+	}
+	if m.paused {
+		m.hw.resume()
+		m.paused = false
+	}
+	return nil
+}
+
+// Stop ends the guest at once, as pulling the plug would. Run returns Stopped.
+func (m *Machine) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopping = true
+	if m.hw != nil {
+		m.hw.ended(Stopped, nil)
+	}
+	m.changed.Broadcast()
+}
+
+// PowerButton asks the guest to shut itself down.
+func (m *Machine) PowerButton() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hw == nil {
+		return ErrNotRunning
+	}
+	m.hw.power.PressButton()
+	return nil
+}
+
+// Input types p on the guest's console. It waits until the guest listens and
+// has taken everything, over resets if need be, and fails when Stop was called
+// or Run has returned for good.
+func (m *Machine) Input(p []byte) error {
+	for {
+		m.mu.Lock()
+		for m.hw == nil && !m.stopping {
+			m.changed.Wait()
+		}
+		hw := m.hw
+		m.mu.Unlock()
+		if hw == nil {
+			return ErrNotRunning
+		}
+		n, ok := hw.serial.Input(p)
+		if p = p[n:]; ok {
+			return nil
+		}
+	}
+}
+
+// Close gives back what New took. Preconditions: Run has returned or was never
+// called.
+func (m *Machine) Close() error {
+	m.Stop() // wakes a waiting Input
+	var errs []error
+	if m.engine != nil {
+		errs = append(errs, m.engine.Close())
+	}
+	for _, i := range m.images {
+		errs = append(errs, i.Close())
+	}
+	if m.kvm != nil {
+		errs = append(errs, m.kvm.Close())
+	}
+	if m.kernel != nil {
+		errs = append(errs, m.kernel.Close())
+	}
+	return errors.Join(errs...)
+}
