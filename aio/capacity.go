@@ -1,0 +1,40 @@
+package aio
+
+const (
+	// minCapacity is the least number of credits, so that small disks beside each other
+	// have some depth to share.
+	minCapacity = 64
+
+	// maxCapacity is the most: what the completion queue holds beside its slack.
+	maxCapacity = 32768
+)
+
+// capacityFor is the engine's number of credits, the most requests in flight over all ports:
+//
+//	demand   = Σ over attached ports of PortConfig.Demand
+//	capacity = min(max(demand, 64), limit)        1 ≤ limit = Config.MaxCapacity ≤ 32768
+//
+// Each credit is backed by the real thing:
+//
+//	slots              ⌈capacity / 64⌉ · 64
+//	completion entries ≥ limit + slack            (made once, for the limit)
+//	kernel workers     min(max(capacity, 64), 1024), only while they block
+func capacityFor(demand, limit int) int {
+	return min(max(demand, minCapacity), limit)
+}
+
+// resize fits the engine to the attached ports. When it shrinks below what is in flight,
+// nothing is popped until completions have brought it down.
+func (e *Engine) resize() {
+	demand := 0
+	for p := range e.ports {
+		demand += p.demand
+	}
+	e.capacity = capacityFor(demand, e.limit)
+	e.slots.resize(e.capacity)
+	if err := e.backend.resize(e.capacity); err != nil {
+		e.log.Warn("the engine's new capacity is not fully backed", "capacity", e.capacity, "err", err)
+	}
+	e.stats.capacity.Store(int64(e.capacity))
+	e.stats.demand.Store(int64(demand))
+}

@@ -1,0 +1,52 @@
+// Package aio is the shared disk engine of a virtual machine: one thread that
+// carries out the requests of every disk, sized by the disks that hang on it.
+//
+// A disk attaches as a [Port] with the queues its requests come from ([Queue], one
+// virtqueue each). The package knows no virtio and no disk format: it pops requests
+// from queues, moves bytes between a file and guest memory, and says when it is done.
+//
+//	guest's kick (eventfd)         other goroutines: Attach, SetWindow, Idle, ...
+//	        │                                 │
+//	        │ watch                   mailbox + wake eventfd
+//	        ▼                                 ▼
+//	┌──────────────────────── the engine's thread ─────────────────────────┐
+//	│                                                                      │
+//	│  wait ──► reap ──► complete ──► publish ──► pass ──► publish ──► ... │
+//	│   ▲        │           │           │          │         │            │
+//	│   │        │           │      used ring,      │    requests a queue  │
+//	│   │        │           │      interrupt       │    answered itself   │
+//	│   │        │           ▼                      ▼                      │
+//	│   │        │    rest of a short        ports round robin, a few      │
+//	│   │        │    transfer ──► again     requests each: Pop ──► submit │
+//	└───┼────────┼─────────────────────────────────────────────────┼───────┘
+//	    │        │ CQE                                         SQE │
+//	┌───┴────────┴──────────────── io_uring ───────────────────────▼───────┐
+//	│     reads, writes, fsync, fallocate, and a poll for every eventfd    │
+//	└──────────────────────────────────────────────────────────────────────┘
+//
+// One system call per turn both submits and waits: the kicks are armed in the same
+// ring as the disk requests. When nothing happens the thread sleeps in that call and
+// nothing wakes it.
+//
+// What holds at all times:
+//
+//   - A request is popped only when a credit, a slot, room in the submission queue
+//     and, on a disk that may need it, a bounce chunk are there for it. What has none
+//     stays in the guest's virtqueue. Nothing is parked between pop and submit.
+//   - In flight ≤ capacity, over all ports; capacity follows the attached demand
+//     (capacity.go). Per port, in flight ≤ its window (window.go).
+//   - A turn takes a bounded number of requests from each port, in rotation over ports
+//     and over the queues of a port. Queues without requests are not looked at.
+//   - Requests are known by the engine's own slot and a sequence number, never by the
+//     guest's tag (slots.go). Each completes exactly once, whatever the number of
+//     kernel requests it took (transfer.go, zeroes.go).
+//   - The path of a request takes no lock and allocates nothing on the heap.
+//   - Engine memory and file descriptors stay until the kernel has given back
+//     everything: closing a ring does not cancel what is in it.
+//
+// The core reaches the kernel through a small interface (backend.go); uring.go is its
+// implementation over io_uring and needs Linux 5.13, and from 6.1 on runs at its best.
+//
+// With EBB_CHECK=1 in the environment the engine verifies its own books every turn
+// and panics where they are wrong.
+package aio

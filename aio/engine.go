@@ -1,0 +1,263 @@
+package aio
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// passBudget bounds the looks at queues in one pass: a guest can have requests answered
+// without a kernel request for ever, and completions must not wait for that.
+const passBudget = 4 * batch
+
+// Config is what an engine is made with. The zero value works.
+type Config struct {
+	// MaxCapacity is the most requests in flight, all ports together.
+	// 0, and anything beyond it, means 32768.
+	MaxCapacity int
+
+	Log *slog.Logger // nil: silent
+}
+
+// Engine carries out the requests of every attached port, on one thread of its own.
+// Its fields are that thread's, except mail, stats, and what never changes.
+type Engine struct {
+	log     *slog.Logger
+	mail    *mailbox
+	stats   engineCounters
+	stopped chan struct{} // closed when the thread has ended
+	check   bool          // EBB_CHECK
+
+	backend backend
+	limit   int // most credits
+	closing bool
+
+	ports    map[*Port]struct{}
+	capacity int // credits
+	inFlight int // credits in use
+	slots    slotTable
+
+	runnable fifo[*Port]      // ports with something to pop, in order of their turns
+	again    fifo[*slot]      // requests whose next operation waits for room
+	dirty    fifo[*portQueue] // queues with completions to publish
+	settling fifo[*Port]      // ports whose last request has completed
+
+	watches []*portQueue // by watch id; nil: free, or the mailbox's
+	op      operation    // scratch: what is being submitted
+	events  [256]event   // scratch: what is being reaped
+	zeroes  []byte       // zeroes.go
+}
+
+const mailWatch = 0 // watch id of the mailbox
+
+// New makes an engine and starts its thread. If io_uring is refused, the error says how to
+// allow it.
+func New(cfg Config) (*Engine, error) {
+	return newEngine(cfg, func(limit int) (backend, int, error) {
+		r, limit, err := newRing(limit)
+		return r, limit, err
+	})
+}
+
+// newEngine is New over any backend, which is made on the engine's thread.
+func newEngine(cfg Config, open func(limit int) (backend, int, error)) (*Engine, error) {
+	e, err := prepareEngine(cfg)
+	if err != nil {
+		return nil, err
+	}
+	opened := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, and with it the ring's
+		// tie to the thread that made it.
+		runtime.LockOSThread()
+		defer close(e.stopped)
+		err := e.open(open)
+		opened <- err
+		if err == nil {
+			e.run()
+		}
+	}()
+	if err := <-opened; err != nil {
+		<-e.stopped
+		e.mail.close()
+		_ = unix.Munmap(e.zeroes)
+		return nil, err
+	}
+	return e, nil
+}
+
+func prepareEngine(cfg Config) (*Engine, error) {
+	if cfg.MaxCapacity < 0 {
+		return nil, fmt.Errorf("aio: negative capacity %d", cfg.MaxCapacity)
+	}
+	e := &Engine{
+		log:     cfg.Log,
+		stopped: make(chan struct{}),
+		check:   os.Getenv("EBB_CHECK") == "1",
+		limit:   min(cfg.MaxCapacity, maxCapacity),
+		ports:   make(map[*Port]struct{}),
+		watches: make([]*portQueue, 1),
+	}
+	if e.limit == 0 {
+		e.limit = maxCapacity
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if e.zeroes, err = newZeroes(); err != nil {
+		return nil, fmt.Errorf("aio: map zeroes: %w", err)
+	}
+	if e.mail, err = newMailbox(); err != nil {
+		_ = unix.Munmap(e.zeroes)
+		return nil, err
+	}
+	return e, nil
+}
+
+// open makes the backend and arms the mailbox in it.
+func (e *Engine) open(open func(limit int) (backend, int, error)) error {
+	b, limit, err := open(e.limit)
+	if err != nil {
+		return err
+	}
+	if limit < e.limit {
+		e.log.Warn("not enough kernel memory for the engine's full capacity", "wanted", e.limit, "have", limit)
+	}
+	e.backend, e.limit = b, limit
+	e.backend.watch(mailWatch, e.mail.wake)
+	e.resize()
+	return nil
+}
+
+// Close ends the engine and waits for its thread. Every port must have been detached, and
+// Close fails if one is not gone yet: the kernel would go on writing into guest memory, for
+// closing a ring does not cancel what is in it. Any goroutine but the engine's may call it,
+// more than once.
+func (e *Engine) Close() error {
+	closed := make(chan error, 1)
+	if e.mail.post(func() { closed <- e.close() }) {
+		if err := <-closed; err != nil {
+			return err
+		}
+	}
+	<-e.stopped
+	return nil
+}
+
+func (e *Engine) close() error {
+	for p := range e.ports {
+		return fmt.Errorf("aio: close: %d disks are still attached, %s among them", len(e.ports), p.name)
+	}
+	e.closing = true
+	return nil
+}
+
+// run is the engine's thread.
+func (e *Engine) run() {
+	for !e.closing {
+		e.turn()
+	}
+	e.mail.close()
+	e.settle()
+	if err := e.backend.close(); err != nil {
+		e.log.Warn("closing the engine", "err", err)
+	}
+	_ = unix.Munmap(e.zeroes)
+}
+
+// turn is one round of the loop: take what may be taken, submit it, sleep if there is
+// nothing else to do, and complete what has come. Completions are published before new
+// requests are popped, and again what the queues answered by themselves before sleeping.
+func (e *Engine) turn() {
+	e.pass()
+	e.publish()
+	e.settle()
+	if e.check {
+		e.verify()
+	}
+	e.stats.inFlight.Store(int64(e.inFlight))
+	e.stats.enters.Add(1)
+	if err := e.backend.wait(!e.busy()); err != nil {
+		// Not a disk's error: the ring itself is unusable, and with it every request in it.
+		panic(err)
+	}
+	e.reap()
+	e.publish()
+}
+
+// busy reports whether there is something to do without any event. A port that only lacks
+// a credit is woken by the completion that brings one.
+func (e *Engine) busy() bool {
+	return e.again.len() > 0 || e.runnable.len() > 0 && e.inFlight < e.capacity
+}
+
+// reap handles what has come.
+func (e *Engine) reap() {
+	for {
+		n := e.backend.reap(e.events[:])
+		for i := range e.events[:n] {
+			e.handle(&e.events[i])
+		}
+		if n < len(e.events) {
+			return
+		}
+	}
+}
+
+func (e *Engine) handle(ev *event) {
+	if ev.kind == eventDone {
+		s := e.slots.find(ev.id)
+		if s == nil {
+			panic(fmt.Sprintf("aio: completion of unknown request %#x", ev.id))
+		}
+		e.completed(s, ev.result)
+		return
+	}
+	id := uint32(ev.id)
+	if id == mailWatch {
+		e.mail.run()
+		return
+	}
+	switch q := e.watches[id]; ev.kind {
+	case eventSignal:
+		q.wake()
+	case eventBroken:
+		e.log.Error("a queue's kicks are lost", "disk", q.port.name, "err", unix.Errno(-ev.result))
+	case eventGone:
+		e.watches[id] = nil
+		q.port.watches--
+		q.port.settle()
+	}
+}
+
+// newWatch finds a free watch id.
+func (e *Engine) newWatch(q *portQueue) uint32 {
+	for id := mailWatch + 1; id < len(e.watches); id++ {
+		if e.watches[id] == nil {
+			e.watches[id] = q
+			return uint32(id)
+		}
+	}
+	e.watches = append(e.watches, q)
+	return uint32(len(e.watches) - 1)
+}
+
+// publish makes completions visible to the guests.
+func (e *Engine) publish() {
+	for e.dirty.len() > 0 {
+		q := e.dirty.pop()
+		q.dirty = false
+		q.Publish()
+	}
+}
+
+// settle tells those who wait for a port to have nothing in flight. Everything is published.
+func (e *Engine) settle() {
+	for e.settling.len() > 0 {
+		e.settling.pop().settled()
+	}
+}

@@ -1,0 +1,528 @@
+package aio
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func lockThread(t testing.TB) {
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+}
+
+// newTestEngine is an engine over the real ring.
+func newTestEngine(t testing.TB, cfg Config) *Engine {
+	e, err := New(cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, e.Close()) })
+	return e
+}
+
+// port attaches a disk that is detached at the end of the test.
+func port(t testing.TB, e *Engine, cfg PortConfig) *Port {
+	p, err := e.Attach(cfg)
+	must(t, err)
+	t.Cleanup(func() { detach(t, p) })
+	return p
+}
+
+func detach(t testing.TB, p *Port) {
+	t.Helper()
+	gone := make(chan struct{})
+	p.Detach(func() { close(gone) })
+	await(t, deadline(t), gone, "detach")
+}
+
+// files are the kinds of file disks are made of.
+var files = []struct {
+	name, dir string
+	flags     int
+	align     int
+}{
+	{"tmpfs", "/dev/shm", 0, 0},
+	{"tmpfs direct", "/dev/shm", unix.O_DIRECT, 512},
+	{"disk", "", 0, 0},
+	{"disk direct", "", unix.O_DIRECT, 512},
+}
+
+func openFile(t testing.TB, dir string, flags int, size int64) int {
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	f, err := os.CreateTemp(dir, "ebb-aio-")
+	must(t, err)
+	must(t, os.Remove(f.Name()))
+	must(t, f.Truncate(size))
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.O_RDWR|unix.O_CLOEXEC|flags, 0)
+	must(t, f.Close())
+	if flags&unix.O_DIRECT != 0 && err == unix.EINVAL {
+		t.Skip("no O_DIRECT on this file system") // tmpfs before Linux 6.6
+	}
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// guest is the driver's side of a testQueue: it issues a request and waits for its answer.
+type guest struct {
+	*testQueue
+	ctx   context.Context
+	mu    sync.Mutex
+	calls map[uint32]chan answer
+	tag   uint32
+}
+
+func newGuest(t testing.TB) *guest {
+	g := &guest{testQueue: newTestQueue(t), ctx: deadline(t), calls: map[uint32]chan answer{}}
+	g.onAnswer = func(a answer) {
+		g.mu.Lock()
+		call := g.calls[a.tag]
+		delete(g.calls, a.tag)
+		g.mu.Unlock()
+		if call == nil {
+			t.Errorf("answered twice: %v", a)
+			return
+		}
+		call <- a
+	}
+	return g
+}
+
+// start issues a request; its answer comes through the channel.
+func (g *guest) start(r testRequest) <-chan answer {
+	call := make(chan answer, 1)
+	g.mu.Lock()
+	g.tag++
+	r.Tag = g.tag
+	g.calls[r.Tag] = call
+	g.mu.Unlock()
+	g.add(r)
+	return call
+}
+
+func (g *guest) do(r testRequest) answer {
+	return await(g.t, g.ctx, g.start(r), fmt.Sprintf("%s at %d", r.Op, r.Offset))
+}
+
+// Random requests against a slice of bytes, on every kind of file.
+func TestRequestsOnFiles(t *testing.T) {
+	const size, block = 4 << 20, 512
+	for _, file := range files {
+		t.Run(file.name, func(t *testing.T) {
+			e := newTestEngine(t, Config{})
+			g := newGuest(t)
+			p := port(t, e, PortConfig{Name: "a", FD: openFile(t, file.dir, file.flags, size), Queues: []Queue{g},
+				Demand: 16, MemoryAlign: file.align})
+			model := make([]byte, size)
+			r := rand.New(rand.NewPCG(1, 2))
+			for i := range 600 {
+				offset := r.IntN(size/block) * block
+				length := min(1+r.IntN(400), (size-offset)/block) * block
+				if r.IntN(2) == 0 {
+					length = min(length, 8*block)
+				}
+				// Buffers split anyhow, aligned or not.
+				whole := alignedBytes(length+block, block)[r.IntN(2)*r.IntN(block):][:length]
+				cuts := [2]int{r.IntN(length), r.IntN(length)}
+				if r.IntN(2) == 0 {
+					cuts = [2]int{cuts[0] / block * block, cuts[1] / block * block}
+				}
+				low, high := min(cuts[0], cuts[1]), max(cuts[0], cuts[1])
+				parts := [][]byte{whole[:low], whole[low:high], whole[high:]}
+				var req testRequest
+				switch what := r.IntN(10); {
+				case what < 4:
+					req = rw(Read, 0, int64(offset), parts...)
+				case what < 8:
+					req = rw(Write, 0, int64(offset), parts...)
+					copy(whole, pattern(length, uint64(i)))
+				case what == 8:
+					req = ranged(WriteZeroes, 0, int64(offset), int64(length))
+					req.Unmap = r.IntN(2) == 0
+				default:
+					req = ranged(Flush, 0, 0, 0)
+				}
+				req.Durable = r.IntN(4) == 0
+				a := g.do(req)
+				if a.err != 0 || req.Op <= Write && a.n != int64(length) {
+					t.Fatalf("%s of %d at %d: %v", req.Op, length, offset, a)
+				}
+				switch in := model[offset : offset+length]; req.Op {
+				case Read:
+					if !bytes.Equal(whole, in) {
+						t.Fatalf("request %d: read at %d of %d bytes: wrong data", i, offset, length)
+					}
+				case Write:
+					copy(in, whole)
+				case WriteZeroes:
+					clear(in)
+				}
+			}
+			for _, op := range []Op{Discard, WriteZeroes} {
+				req := ranged(op, 0, 0, size)
+				req.Durable = true
+				if a := g.do(req); a.err != 0 {
+					t.Errorf("%s: %v", op, a)
+				}
+			}
+			whole := alignedBytes(size, block)
+			if a := g.do(rw(Read, 0, 0, whole)); a.err != 0 || bytes.ContainsFunc(whole, func(r rune) bool { return r != 0 }) {
+				t.Errorf("after zeroes: %v", a)
+			}
+			if s := p.Stats(); s.Read.Errors+s.Write.Errors+s.Long.Errors != 0 || s.InFlight != 0 || s.Write.Bytes == 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// The ring works with what older kernels know of its flags.
+func TestOlderRings(t *testing.T) {
+	all := ringSetups
+	defer func() { ringSetups = all }()
+	for i := range all {
+		ringSetups = append([]uint32{1 << 31}, all[i:]...) // no kernel knows that flag
+		e := newTestEngine(t, Config{})
+		g := newGuest(t)
+		p := port(t, e, PortConfig{Name: "a", FD: openFile(t, "/dev/shm", 0, 1<<20), Queues: []Queue{g}, Demand: 16})
+		for range 100 {
+			if a := g.do(rw(Write, 0, 0, pattern(4096, 1))); a.err != 0 {
+				t.Fatal(a)
+			}
+		}
+		detach(t, p)
+		must(t, e.Close())
+	}
+}
+
+// A file cut short under its disk, and a device without space, fail their own requests only.
+func TestBadDisks(t *testing.T) {
+	e := newTestEngine(t, Config{})
+	short, full, good := newGuest(t), newGuest(t), newGuest(t)
+	fd := openFile(t, "", 0, 1<<20)
+	devFull, err := unix.Open("/dev/full", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(devFull)
+	port(t, e, PortConfig{Name: "short", FD: fd, Queues: []Queue{short}, Demand: 16})
+	p := port(t, e, PortConfig{Name: "full", FD: devFull, Queues: []Queue{full}, Demand: 16})
+	port(t, e, PortConfig{Name: "good", FD: openFile(t, "", 0, 1<<20), Queues: []Queue{good}, Demand: 16})
+	must(t, unix.Ftruncate(fd, 512<<10))
+	for range 20 {
+		if a := short.do(rw(Read, 0, 800<<10, make([]byte, 4096))); a.err != unix.EIO || a.n != 0 {
+			t.Fatalf("beyond the end: %v", a)
+		}
+		if a := short.do(rw(Read, 0, 510<<10, make([]byte, 4096))); a.err != unix.EIO || a.n != 2048 {
+			t.Fatalf("across the end: %v", a)
+		}
+		if a := full.do(rw(Write, 0, 0, make([]byte, 4096))); a.err != unix.ENOSPC {
+			t.Fatalf("/dev/full: %v", a)
+		}
+		if a := good.do(rw(Write, 0, 0, make([]byte, 4096))); a.err != 0 {
+			t.Fatalf("good disk: %v", a)
+		}
+	}
+	must(t, p.Idle(deadline(t)))
+	if s := p.Stats().Write; s != (ClassStats{Requests: 20, Errors: 20}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Many producers on many queues, kicking only when asked to: no request is forgotten, and
+// each is answered once. All the while the windows open and close.
+func TestKickRaces(t *testing.T) {
+	const ports, queues, producers, each = 3, 2, 2, 3000
+	e := newTestEngine(t, Config{MaxCapacity: 5})
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	var wg, windows sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range ports {
+		var qs []Queue
+		for range queues {
+			g := newGuest(t)
+			qs = append(qs, g)
+			for range producers {
+				wg.Go(func() {
+					b := make([]byte, 512)
+					for range each / 10 {
+						var calls [10]<-chan answer
+						for j := range calls {
+							calls[j] = g.start(rw(Read, 0, 512, b))
+						}
+						for _, call := range calls {
+							select {
+							case a := <-call:
+								if a.err != 0 || a.n != 512 {
+									t.Errorf("%v", a)
+								}
+							case <-g.ctx.Done():
+								t.Error("a request was forgotten")
+								return
+							}
+						}
+					}
+				})
+			}
+		}
+		p := port(t, e, PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: qs, Demand: 256})
+		windows.Go(func() {
+			defer p.SetWindow(CausePause, Unlimited)
+			for n := 0; ; n++ {
+				p.SetWindow(CausePause, n%4)
+				if n%4 == 0 {
+					if err := p.Idle(deadline(t)); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				// Time for a request, or a window could be opened and closed at once for ever.
+				for before := p.Stats().Read.Requests; p.Stats().Read.Requests == before; runtime.Gosched() {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	windows.Wait()
+}
+
+// A held and idle port moves nothing, whatever its guests do.
+func TestPauseUnderLoad(t *testing.T) {
+	e := newTestEngine(t, Config{})
+	q, other := endless(t), endless(t)
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	p := port(t, e, PortConfig{Name: "a", FD: fd, Queues: []Queue{q}, Demand: 64})
+	o := port(t, e, PortConfig{Name: "b", FD: fd, Queues: []Queue{other}, Demand: 64})
+	ctx := deadline(t)
+	progress := func(p *Port) {
+		t.Helper()
+		for before := p.Stats().Read.Requests; p.Stats().Read.Requests < before+100; runtime.Gosched() {
+			if ctx.Err() != nil {
+				t.Fatal("no progress")
+			}
+		}
+	}
+	for range 30 {
+		p.SetWindow(CausePause, 0)
+		must(t, p.Idle(ctx))
+		q.mu.Lock()
+		pops, answered, published := q.pops, len(q.answers), q.published
+		q.mu.Unlock()
+		if answered != published {
+			t.Fatalf("%d answers, %d published", answered, published)
+		}
+		progress(o)
+		q.mu.Lock()
+		if q.pops != pops || len(q.answers) != answered {
+			t.Fatal("the port moved while it was held")
+		}
+		q.mu.Unlock()
+		if s := p.Stats(); s.InFlight != 0 || s.Window != 0 {
+			t.Fatalf("%+v", s)
+		}
+		p.SetWindow(CausePause, Unlimited)
+		progress(p)
+	}
+}
+
+func TestAttachAndDetachUnderLoad(t *testing.T) {
+	e := newTestEngine(t, Config{})
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	q := endless(t)
+	steady := port(t, e, PortConfig{Name: "steady", FD: fd, Queues: []Queue{q}, Demand: 64})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		q1, q2 := endless(t), endless(t)
+		wg.Go(func() {
+			for n := range 100 {
+				p, err := e.Attach(PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{q1, q2}, Demand: 10 + 100*n, MemoryAlign: 512})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				gone := make(chan struct{})
+				p.Detach(func() { close(gone) })
+				select {
+				case <-gone:
+				case <-time.After(30 * time.Second):
+					t.Error("detach takes for ever")
+					return
+				}
+				if s := p.Stats(); s.InFlight != 0 {
+					t.Errorf("%+v", s)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	detach(t, steady)
+	if s := e.Stats(); s.Demand != 0 || s.Capacity != minCapacity {
+		t.Errorf("%+v", s)
+	}
+	if steady.Stats().Read.Requests == 0 {
+		t.Error("the steady disk did nothing")
+	}
+}
+
+// A disk that doesn't answer keeps its requests, its port and the engine, until it does;
+// others go on.
+func TestHungDisk(t *testing.T) {
+	e := newTestEngine(t, Config{})
+	var pipe [2]int
+	must(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	hung, good := newGuest(t), newGuest(t)
+	p, err := e.Attach(PortConfig{Name: "hung", FD: pipe[0], Queues: []Queue{hung}, Demand: 16})
+	must(t, err)
+	port(t, e, PortConfig{Name: "good", FD: openFile(t, "", 0, 1<<20), Queues: []Queue{good}, Demand: 16})
+	b := make([]byte, 512)
+	call := hung.start(rw(Read, 0, 0, b))
+	for p.Stats().InFlight == 0 {
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := p.Idle(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "disk hung: 1 requests") {
+		t.Errorf("%v", err)
+	}
+	if err := e.Close(); err == nil || !strings.Contains(err.Error(), "attached") {
+		t.Errorf("Close: %v", err)
+	}
+	gone := make(chan struct{})
+	p.Detach(func() { close(gone) })
+	for range 100 {
+		if a := good.do(rw(Write, 0, 0, make([]byte, 4096))); a.err != 0 {
+			t.Fatal(a)
+		}
+		if a := good.do(ranged(Flush, 0, 0, 0)); a.err != 0 {
+			t.Fatal(a)
+		}
+	}
+	select {
+	case <-gone:
+		t.Fatal("the port is gone, and its request in the kernel")
+	case a := <-call:
+		t.Fatalf("the disk answered: %v", a)
+	default:
+	}
+	// Half of the data, then the other.
+	for range 2 {
+		_, err = unix.Write(pipe[1], bytes.Repeat([]byte{7}, 256))
+		must(t, err)
+	}
+	if a := await(t, deadline(t), call, "the read"); a.n != 512 || a.err != 0 || b[511] != 7 {
+		t.Errorf("%v", a)
+	}
+	await(t, deadline(t), gone, "detach")
+}
+
+// With nothing to do the engine's thread sleeps: it enters the kernel once, and stays there.
+func TestNoWakeUpsWhenIdle(t *testing.T) {
+	idle, busy := newTestEngine(t, Config{}), newTestEngine(t, Config{})
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	g, w := newGuest(t), newGuest(t)
+	port(t, idle, PortConfig{Name: "idle", FD: fd, Queues: []Queue{g, newGuest(t)}, Demand: 16})
+	held := port(t, idle, PortConfig{Name: "held", FD: fd, Queues: []Queue{endless(t)}, Demand: 16, Held: true})
+	port(t, busy, PortConfig{Name: "busy", FD: fd, Queues: []Queue{w}, Demand: 16})
+	pass := func(n int) { // time passes: another engine works
+		for range n {
+			w.do(rw(Read, 0, 0, make([]byte, 512)))
+		}
+	}
+	for range 3 {
+		g.do(rw(Read, 0, 0, make([]byte, 512)))
+		must(t, held.Idle(deadline(t)))
+		for before := idle.Stats().Enters + 1; before != idle.Stats().Enters; {
+			before = idle.Stats().Enters
+			pass(100)
+		}
+		before := idle.Stats().Enters
+		pass(2000)
+		if n := idle.Stats().Enters - before; n != 0 {
+			t.Errorf("%d wake-ups", n)
+		}
+	}
+}
+
+func TestClosedEngine(t *testing.T) {
+	e, err := New(Config{})
+	must(t, err)
+	p, err := e.Attach(PortConfig{Name: "a", FD: 0, Queues: []Queue{newTestQueue(t)}, Demand: 16})
+	must(t, err)
+	detach(t, p)
+	must(t, p.Idle(deadline(t)))
+	p.SetWindow(CausePause, 0)
+	detach(t, p)
+	must(t, e.Close())
+	must(t, e.Close())
+	if _, err := e.Attach(PortConfig{Name: "a", MemoryAlign: 512}); !errors.Is(err, errClosed) {
+		t.Errorf("%v", err)
+	}
+	must(t, p.Idle(deadline(t)))
+	p.SetWindow(CausePause, 0)
+	detach(t, p)
+}
+
+// Everything at once on a closing engine: nobody waits for ever.
+func TestCloseRaces(t *testing.T) {
+	for range 50 {
+		e, err := New(Config{})
+		must(t, err)
+		q := endless(t)
+		fd := openFile(t, "/dev/shm", 0, 1<<20)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				p, err := e.Attach(PortConfig{Name: "a", FD: fd, Queues: []Queue{q}, Demand: 1})
+				if err != nil {
+					return
+				}
+				p.SetWindow(CausePause, 0)
+				if err := p.Idle(deadline(t)); err != nil {
+					t.Error(err)
+				}
+				p.Detach(nil)
+				if err := p.Idle(deadline(t)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for e.Close() != nil {
+			runtime.Gosched()
+		}
+		wg.Wait()
+	}
+}
+
+func TestBadConfigurations(t *testing.T) {
+	if _, err := New(Config{MaxCapacity: -1}); err == nil {
+		t.Error("negative capacity")
+	}
+	e := newTestEngine(t, Config{})
+	noKick := newTestQueue(t)
+	noKick.kick = -1
+	for _, cfg := range []PortConfig{
+		{FD: -1}, {Demand: -1}, {MemoryAlign: 3}, {MemoryAlign: -1}, {MemoryAlign: 8192}, {Queues: []Queue{noKick}},
+	} {
+		cfg.Name = "vda"
+		if _, err := e.Attach(cfg); err == nil || !strings.Contains(err.Error(), "disk vda") {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+}

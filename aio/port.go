@@ -1,0 +1,341 @@
+package aio
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// portBurst is the most requests taken from one port before the next one's turn.
+	portBurst = 16
+
+	// maxLong is the most flushes, discards and write-zeroes a port may have in flight.
+	// They block a thread in the kernel for as long as the disk likes, and the kernel's
+	// threads serve all disks. What comes next is known only once it is popped, so at the
+	// bound nothing of this port is: the operation beyond it stays at the avail head, with
+	// what is behind it, until one is back.
+	maxLong = 8
+)
+
+// PortConfig is what a disk attaches with.
+type PortConfig struct {
+	Name   string  // for logs and errors
+	FD     int     // the file or block device; stays open until the port is detached
+	Queues []Queue // virtqueues, served in rotation
+	Demand int     // requests the queues may hold together: sum of the queue sizes
+
+	// MemoryAlign is what the file asks of the address and length of buffers, in bytes,
+	// as O_DIRECT does: others are bounced. A power of two up to 4096; 0 or 1: no need.
+	MemoryAlign int
+
+	// Held attaches the port with the bound of CausePause at 0: nothing is popped until
+	// SetWindow(CausePause, Unlimited).
+	Held bool
+}
+
+// Port is one disk on the engine. Its fields are the engine thread's, except where they
+// never change and except stats.
+type Port struct {
+	engine *Engine
+	name   string
+	fd     int
+	demand int
+	align  int
+	stats  portCounters
+
+	queues []*portQueue
+	ready  fifo[*portQueue] // those to be looked at: their kicks are disabled
+	listed bool             // in the engine's list of runnable ports
+
+	bounds   [causes]int // window.go
+	window   int         // least of bounds
+	inFlight int
+	long     int        // of inFlight: flush, discard, write-zeroes
+	bounce   bouncePool // bounce.go
+	lacks    stepSet    // what the file can't do (zeroes.go)
+
+	waiters   map[chan struct{}]struct{} // of Idle
+	settling  bool                       // in the engine's list of ports to settle
+	detaching bool
+	watches   int // armed kicks
+	onGone    []func()
+}
+
+// portQueue is one of a port's queues. It is either ready, and will be looked at, or its
+// kick is armed.
+type portQueue struct {
+	Queue
+	port  *Port
+	watch uint32
+	ready bool
+	dirty bool // has completions to publish
+}
+
+// validate checks what a port is made of.
+func (cfg *PortConfig) validate() error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("aio: attach disk %s: %s", cfg.Name, fmt.Sprintf(format, args...))
+	}
+	switch a := cfg.MemoryAlign; {
+	case cfg.FD < 0:
+		return fail("bad file descriptor %d", cfg.FD)
+	case cfg.Demand < 0:
+		return fail("negative demand %d", cfg.Demand)
+	case a < 0 || a > maxAlign || a&(a-1) != 0:
+		return fail("memory alignment %d is not a power of two up to %d", a, maxAlign)
+	}
+	for i, q := range cfg.Queues {
+		if q.KickFD() < 0 {
+			return fail("queue %d has no kick eventfd", i)
+		}
+	}
+	return nil
+}
+
+var errClosed = errors.New("aio: the engine is closed")
+
+// Attach puts a disk on the engine, whose capacity grows by the port's demand. Every queue
+// is looked at once without a kick. Any goroutine but the engine's may call it; it waits
+// for the engine.
+func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	bounce, err := newBouncePool(cfg.MemoryAlign)
+	if err != nil {
+		return nil, fmt.Errorf("aio: attach disk %s: %w", cfg.Name, err)
+	}
+	p := newPort(e, cfg, bounce)
+	attached := make(chan bool, 1)
+	if e.mail.post(func() { attached <- e.attach(p) }) && <-attached {
+		return p, nil
+	}
+	p.bounce.close()
+	return nil, errClosed
+}
+
+func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
+	p := &Port{
+		engine: e, name: cfg.Name, fd: cfg.FD, demand: cfg.Demand, align: max(cfg.MemoryAlign, 1),
+		bounce: bounce, waiters: make(map[chan struct{}]struct{}),
+	}
+	for c := range p.bounds {
+		p.bounds[c] = Unlimited
+	}
+	if cfg.Held {
+		p.bounds[CausePause] = 0
+	}
+	for _, q := range cfg.Queues {
+		p.queues = append(p.queues, &portQueue{Queue: q, port: p})
+	}
+	return p
+}
+
+// attach is Attach on the engine's thread; it reports false if the engine is closing.
+func (e *Engine) attach(p *Port) bool {
+	if e.closing {
+		return false
+	}
+	e.ports[p] = struct{}{}
+	e.resize()
+	p.setWindow(CausePause, p.bounds[CausePause])
+	for _, q := range p.queues {
+		q.watch = e.newWatch(q)
+		p.watches++
+		e.backend.watch(q.watch, q.KickFD())
+		q.wake()
+	}
+	return true
+}
+
+// Detach takes the disk off the engine: nothing is popped any more, and what is in flight
+// completes. When it has, and the queues have published it, the capacity shrinks by the
+// port's demand and done runs, on the engine's thread: it must not wait for the engine.
+// From then on the engine touches neither the file nor the queues. done may be nil. On a
+// detached port it runs at once, on a closed engine in the caller's goroutine.
+// Any goroutine may call Detach. It doesn't wait.
+func (p *Port) Detach(done func()) {
+	if done == nil {
+		done = func() {}
+	}
+	if !p.engine.mail.post(func() { p.detach(done) }) {
+		done()
+	}
+}
+
+func (p *Port) detach(done func()) {
+	if _, attached := p.engine.ports[p]; !attached {
+		done()
+		return
+	}
+	p.onGone = append(p.onGone, done)
+	if !p.detaching {
+		p.detaching = true
+		for _, q := range p.queues {
+			p.engine.backend.unwatch(q.watch)
+		}
+	}
+	p.settle()
+}
+
+// settled tells those who wait that nothing is in flight, and ends a detached port.
+func (p *Port) settled() {
+	p.settling = false
+	if p.inFlight > 0 {
+		return
+	}
+	for idle := range p.waiters {
+		close(idle)
+	}
+	clear(p.waiters)
+	if _, attached := p.engine.ports[p]; !attached || !p.detaching || p.watches > 0 {
+		return
+	}
+	delete(p.engine.ports, p)
+	p.engine.resize()
+	p.bounce.close()
+	for _, done := range p.onGone {
+		done()
+	}
+	p.onGone = nil
+}
+
+// wake has the queue looked at.
+func (q *portQueue) wake() {
+	if q.ready || q.port.detaching {
+		return
+	}
+	q.ready = true
+	q.DisableKicks()
+	q.port.ready.push(q)
+	q.port.engine.schedule(q.port)
+}
+
+// open reports whether another request may be popped from the port, as far as the port
+// itself is concerned. Whether the next request will need bounce memory is not known
+// before it is popped, and then it is too late to wait for any: so a port that may need it
+// pops only while a chunk is free. A guest whose buffers all fit never sees that bound.
+func (p *Port) open() bool {
+	return p.inFlight < p.window && p.long < maxLong && p.bounce.available() && !p.detaching
+}
+
+// runnable reports whether a visit would find something to do.
+func (p *Port) runnable() bool { return p.ready.len() > 0 && p.open() }
+
+// schedule puts the port on the list of runnable ports if it belongs there. It is called
+// whenever something changed that may have made it runnable.
+func (e *Engine) schedule(p *Port) {
+	if !p.listed && p.runnable() {
+		p.listed = true
+		e.runnable.push(p)
+	}
+}
+
+// pass takes requests from the runnable ports, a burst from each in rotation, until there
+// is no room in the submission queue, no credit, or passBudget is spent. A port that was
+// visited goes to the end of the list and so does, within it, the queue: the next credit
+// that comes back goes to somebody else.
+func (e *Engine) pass() {
+	for e.again.len() > 0 && e.backend.room() > 0 {
+		e.issue(e.again.pop())
+	}
+	for left := passBudget; left > 0 && e.runnable.len() > 0 && e.spare(); {
+		p := e.runnable.pop()
+		p.listed = false
+		left -= e.visit(p, min(left, portBurst))
+		e.schedule(p)
+	}
+}
+
+// spare reports whether another request may be popped, as far as the engine is concerned.
+func (e *Engine) spare() bool { return e.inFlight < e.capacity && e.backend.room() > 0 }
+
+// visit looks at a port's ready queues, at most as many times as it says, and returns how often it did.
+func (e *Engine) visit(p *Port, most int) int {
+	looks := 0
+	for looks < most && p.runnable() && e.spare() {
+		q := p.ready.pop()
+		n, empty := e.take(q, most-looks)
+		looks += n
+		if !empty {
+			p.ready.push(q)
+		}
+	}
+	return looks
+}
+
+// take pops from one queue until it is empty, or at most as many times as it says.
+func (e *Engine) take(q *portQueue, most int) (looks int, empty bool) {
+	for looks < most && q.port.open() && e.spare() {
+		looks++
+		s := e.slots.take(q)
+		switch q.Pop(&s.req) {
+		case Issue:
+			e.start(s)
+		case Done:
+			e.slots.release(s)
+			e.touch(q)
+		default:
+			e.slots.release(s)
+			if !q.EnableKicks() {
+				q.ready = false
+				return looks, true
+			}
+			q.DisableKicks()
+		}
+	}
+	return looks, false
+}
+
+// start begins a popped request. There is room for its first operation.
+func (e *Engine) start(s *slot) {
+	p := s.queue.port
+	e.inFlight++
+	p.inFlight++
+	if classOf(s.req.Op) == classLong {
+		p.long++
+	}
+	p.stats.started.Add(1)
+	if first, errno := e.prepare(s); errno != 0 || first == stepNone {
+		e.finish(s, errno)
+	} else {
+		s.step = first
+		e.issue(s)
+	}
+}
+
+// finish completes a request towards its queue and gives its credit back.
+func (e *Engine) finish(s *slot, errno unix.Errno) {
+	q, p, c := s.queue, s.queue.port, classOf(s.req.Op)
+	tag, n := s.req.Tag, s.done
+
+	counters := &p.stats.class[c]
+	counters.bytes.Add(uint64(n))
+	if errno != 0 {
+		counters.errors.Add(1)
+	}
+	counters.requests.Add(1)
+
+	p.bounce.put(s.chunk)
+	e.slots.release(s)
+	e.inFlight--
+	p.inFlight--
+	if c == classLong {
+		p.long--
+		n = 0
+	}
+	q.Complete(tag, n, errno)
+	e.touch(q)
+	p.settle()
+	e.schedule(p)
+}
+
+// touch notes that the queue has something to publish.
+func (e *Engine) touch(q *portQueue) {
+	if !q.dirty {
+		q.dirty = true
+		e.dirty.push(q)
+	}
+}

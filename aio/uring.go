@@ -1,0 +1,345 @@
+package aio
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batch is the size of the submission queue: the most requests one system call
+	// submits. It is a constant and has nothing to do with capacity: large batches hold
+	// back both the first request of the batch and the completions behind it.
+	batch = 64
+
+	// cqSlack is what the completion queue holds beside one entry for each credit: kicks,
+	// wakes and answers to removals. A kick takes an entry each time the kernel looks at
+	// its poll, usually one per wait. If a guest manages to fill it, the kernel keeps the
+	// rest in a list and hands it over with the next wait (IORING_FEAT_NODROP).
+	cqSlack = 1024
+
+	// maxTransfer is the most one read or write of a single buffer asks for, in bytes;
+	// the rest follows as after a short transfer. The kernel's own limit is just under 2 GiB.
+	maxTransfer = 1 << 30
+
+	// Kernel threads for what would block: see resize.
+	minWorkers = 64
+	maxWorkers = 1024
+)
+
+// What an entry's user data says: kind in the top byte, below it a slot's id or a watch's.
+const (
+	userOperation = uint64(iota) << 56
+	userWatch
+	userRemoval
+	userKind = uint64(0xff) << 56
+)
+
+// ring is the io_uring backend.
+//
+//	completion queue: ≥ capacity limit + cqSlack entries of 16 bytes, rounded up by the
+//	kernel to a power of two, so 1 MiB for a limit of 32768, made once
+//	submission queue: batch entries of 64 bytes
+//
+// Polls are multishot and edge-triggered: each signal of an eventfd leaves a completion
+// while the poll stays armed, and the eventfd need never be read. When the kernel ends a
+// poll (no IORING_CQE_F_MORE) it is armed again before the next wait; arming reports the
+// present state first, so nothing that came between is lost.
+type ring struct {
+	fd             int
+	rings, entries []byte // mapped memory behind what follows
+
+	sqHead, sqTail *uint32 // head is the kernel's
+	sqes           []sqe
+	tail           uint32 // ours; the kernel sees it in wait
+
+	cqHead, cqTail *uint32 // tail is the kernel's
+	cqes           []cqe
+
+	watches []ringWatch  // by id
+	control fifo[uint32] // watches to arm or to remove in the next wait
+	gone    fifo[uint32] // watches that ended without the kernel
+}
+
+type ringWatch struct {
+	fd    int32
+	state watchState
+}
+
+//	           watch          wait             unwatch             wait
+//	watchFree ──────► watchArm ───► watchArmed ───────► watchRemove ───► watchRemoving ──► gone
+//	                     ▲              │
+//	                     └── poll ended ┘ (refused: watchBroken)
+//
+// unwatch in watchArm or watchBroken, where the kernel has no poll, goes straight to gone.
+type watchState uint8
+
+const (
+	watchFree watchState = iota
+	watchArm
+	watchArmed
+	watchBroken
+	watchRemove
+	watchRemoving
+)
+
+// ringSetups are the ways to make a ring, best first: a kernel answers EINVAL to flags it
+// doesn't know. Deferred task work runs completions on our thread only while it waits.
+var ringSetups = []uint32{
+	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll, // Linux 6.1
+	setupCoopTaskrun | setupSubmitAll,                      // Linux 5.19
+	0,
+}
+
+// newRing makes a ring for at most limit operations in flight and returns the limit it can
+// really back, which is lower when the kernel has no memory for so large a completion queue.
+// It runs on the thread that will use the ring.
+func newRing(limit int) (*ring, int, error) {
+	var p ringParams
+	for i := 0; ; {
+		p = ringParams{
+			flags:     ringSetups[i] | setupCQSize | setupClamp,
+			cqEntries: uint32(limit + cqSlack),
+		}
+		fd, errno := ringSetup(batch, &p)
+		switch {
+		case errno == 0:
+			r := &ring{fd: fd}
+			if err := r.init(&p); err != nil {
+				_ = unix.Close(fd)
+				return nil, 0, err
+			}
+			return r, min(limit, len(r.cqes)-cqSlack), nil
+		case errno == unix.EINVAL && i+1 < len(ringSetups):
+			i++
+		case errno == unix.ENOMEM && limit > minCapacity:
+			// Kernels before 6.10 need the queue in one piece of memory.
+			limit /= 2
+		case errno == unix.EPERM || errno == unix.ENOSYS || errno == unix.EACCES:
+			return nil, 0, fmt.Errorf("aio: io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
+				"and in a container let its seccomp profile allow io_uring_setup", errno)
+		default:
+			return nil, 0, fmt.Errorf("aio: io_uring_setup: %w", errno)
+		}
+	}
+}
+
+func (r *ring) init(p *ringParams) error {
+	const needed = featSingleMmap | featNoDrop | featSubmitStable | featRsrcTags
+	if p.features&needed != needed {
+		return fmt.Errorf("aio: this kernel's io_uring is too old: Linux 5.13 or later is needed")
+	}
+	if err := r.mapRings(p); err != nil {
+		return fmt.Errorf("aio: map io_uring: %w", err)
+	}
+	return nil
+}
+
+func (r *ring) room() int {
+	return len(r.sqes) - r.queued()
+}
+
+// queued is the number of entries the kernel has not taken yet.
+func (r *ring) queued() int {
+	return int(r.tail - atomic.LoadUint32(r.sqHead))
+}
+
+// next returns a cleared entry of the submission queue, which must have room.
+func (r *ring) next() *sqe {
+	s := &r.sqes[r.tail&uint32(len(r.sqes)-1)]
+	r.tail++
+	*s = sqe{}
+	return s
+}
+
+func (r *ring) submit(op *operation) {
+	s := r.next()
+	s.fd = int32(op.fd)
+	s.userData = userOperation | op.id
+	if op.async {
+		s.flags = sqeAsync
+	}
+	switch op.code {
+	case opRead, opWrite:
+		s.opcode = rwOpcode(op)
+		s.offset = uint64(op.offset)
+		s.setBuffers(op.iov)
+		if op.dsync {
+			s.opFlags = unix.RWF_DSYNC
+		}
+	case opSync:
+		s.opcode = opcodeFsync
+		s.opFlags = fsyncDatasync
+	case opAllocate:
+		s.opcode = opcodeFallocate
+		s.offset = uint64(op.offset)
+		s.addr = uint64(op.length)
+		s.length = op.mode
+	}
+}
+
+func rwOpcode(op *operation) uint8 {
+	single := len(op.iov) == 1
+	switch {
+	case op.code == opRead && single:
+		return opcodeRead
+	case op.code == opRead:
+		return opcodeReadv
+	case single:
+		return opcodeWrite
+	default:
+		return opcodeWritev
+	}
+}
+
+func (r *ring) watch(id uint32, fd int) {
+	for int(id) >= len(r.watches) {
+		r.watches = append(r.watches, ringWatch{})
+	}
+	r.watches[id] = ringWatch{fd: int32(fd), state: watchArm}
+	r.control.push(id)
+}
+
+func (r *ring) unwatch(id uint32) {
+	w := &r.watches[id]
+	switch w.state {
+	case watchArmed:
+		w.state = watchRemove
+		r.control.push(id)
+	case watchArm, watchBroken:
+		// In watchArm it is still in control, where controlling skips it.
+		w.state = watchFree
+		r.gone.push(id)
+	}
+}
+
+// controlling queues the entries that arm and remove polls, as far as there is room.
+func (r *ring) controlling() {
+	for r.control.len() > 0 && r.room() > 0 {
+		id := r.control.pop()
+		switch w := &r.watches[id]; w.state {
+		case watchArm:
+			s := r.next()
+			s.opcode = opcodePollAdd
+			s.fd = w.fd
+			s.length = pollAddMulti
+			s.opFlags = unix.POLLIN
+			s.userData = userWatch | uint64(id)
+			w.state = watchArmed
+		case watchRemove:
+			s := r.next()
+			s.opcode = opcodePollRemove
+			s.addr = userWatch | uint64(id)
+			s.userData = userRemoval | uint64(id)
+			w.state = watchRemoving
+		}
+	}
+}
+
+// resize lets the kernel have a thread for each request in flight, within bounds. The
+// kernel's own bound is a few per CPU for all files together: one slow disk whose requests
+// block would use them up, and the flush of a fast disk would wait behind them. Threads
+// are made only while others are blocked.
+//
+//	workers = clamp(capacity, 64, 1024)
+func (r *ring) resize(capacity int) error {
+	workers := [2]uint32{uint32(min(max(capacity, minWorkers), maxWorkers))}
+	if errno := setMaxWorkers(r.fd, &workers); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
+		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
+	}
+	return nil
+}
+
+func (r *ring) wait(block bool) error {
+	for {
+		r.controlling()
+		atomic.StoreUint32(r.sqTail, r.tail)
+		var events uintptr
+		if block && r.control.len() == 0 && r.gone.len() == 0 {
+			events = 1
+		}
+		// Events are asked for even when none is waited for: only then does the kernel
+		// run deferred work and hand over completions it kept in a list.
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.queued()), events, enterGetEvents, 0, 0)
+		switch errno {
+		case 0:
+			if r.control.len() == 0 {
+				return nil
+			}
+		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
+			// A signal; no memory for requests just now; completions must be reaped first.
+			// What was not taken stays queued for the next wait.
+			return nil
+		default:
+			return fmt.Errorf("aio: io_uring_enter: %w", errno)
+		}
+	}
+}
+
+func (r *ring) reap(events []event) int {
+	n := 0
+	for ; n < len(events) && r.gone.len() > 0; n++ {
+		events[n] = event{kind: eventGone, id: uint64(r.gone.pop())}
+	}
+	head, tail := *r.cqHead, atomic.LoadUint32(r.cqTail)
+	for ; n < len(events) && head != tail; head++ {
+		c := &r.cqes[head&uint32(len(r.cqes)-1)]
+		switch c.userData & userKind {
+		case userOperation:
+			events[n] = event{kind: eventDone, id: c.userData &^ userKind, result: c.result}
+			n++
+		case userWatch:
+			if ev, ok := r.polled(uint32(c.userData), c.result, c.flags); ok {
+				events[n] = ev
+				n++
+			}
+		case userRemoval:
+			// The poll's own last completion counts. Only if the kernel was just then
+			// busy with it must it be removed again.
+			id := uint32(c.userData)
+			if w := &r.watches[id]; unix.Errno(-c.result) == unix.EALREADY && w.state == watchRemoving {
+				w.state = watchRemove
+				r.control.push(id)
+			}
+		}
+	}
+	atomic.StoreUint32(r.cqHead, head)
+	return n
+}
+
+// polled turns the completion of a poll into an event, if it is one for the engine.
+func (r *ring) polled(id uint32, result int32, flags uint32) (event, bool) {
+	w := &r.watches[id]
+	ended := flags&cqeMore == 0
+	switch w.state {
+	case watchArmed:
+		if result < 0 {
+			w.state = watchBroken
+			return event{kind: eventBroken, id: uint64(id), result: result}, true
+		}
+		if ended {
+			w.state = watchArm
+			r.control.push(id)
+		}
+		return event{kind: eventSignal, id: uint64(id)}, true
+	case watchRemove, watchRemoving:
+		if ended {
+			// From watchRemove it is still in control, where controlling skips it.
+			w.state = watchFree
+			return event{kind: eventGone, id: uint64(id)}, true
+		}
+	}
+	return event{}, false
+}
+
+func (r *ring) close() error {
+	err := unix.Munmap(r.rings)
+	if e := unix.Munmap(r.entries); err == nil {
+		err = e
+	}
+	if e := unix.Close(r.fd); err == nil {
+		err = e
+	}
+	return err
+}
