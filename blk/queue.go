@@ -1,0 +1,122 @@
+package blk
+
+import (
+	"fmt"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/virtio"
+)
+
+// queue is one virtqueue of an active disk, as the engine sees it. Everything in
+// it belongs to the engine's thread.
+type queue struct {
+	dev *Device
+	vq  *virtio.Queue
+
+	// pending is what the engine has, by descriptor head. A head in use can't
+	// come again: virtio.Queue fails on it (CVE-2026-45782).
+	pending []pending
+}
+
+var _ aio.Queue = (*queue)(nil)
+
+// pending is what is left to do when the engine is done with a request.
+type pending struct {
+	status []byte // the status byte in guest memory; nil: the slot is free
+	op     aio.Op
+	offset int64 // bytes
+	length int64 // bytes
+	room   uint64
+}
+
+func newQueue(d *Device, vq *virtio.Queue) *queue {
+	return &queue{dev: d, vq: vq, pending: make([]pending, vq.Size())}
+}
+
+// KickFD implements aio.Queue.
+func (q *queue) KickFD() int { return q.vq.KickFD() }
+
+// Pop implements aio.Queue.
+func (q *queue) Pop(r *aio.Request) aio.Popped {
+	c, ok := q.vq.Next()
+	if !ok {
+		return aio.Empty
+	}
+	w := c.Writable()
+	var status []byte
+	if w.Len() > 0 {
+		status = w.Byte(w.Len() - 1)
+	}
+	if status == nil {
+		// There is no way to answer, and leaving it unanswered would hang the guest in silence.
+		q.vq.Fail(fmt.Sprintf("descriptor %d: no status byte the device can write", c.Head()))
+		return aio.Empty
+	}
+	p := pending{status: status, room: w.Len() - 1}
+	a := q.dev.decode(&c, p.room, r)
+	if !a.issue {
+		q.finish(c.Head(), &p, a.status, a.written)
+		return aio.Done
+	}
+	p.op, p.offset, p.length = r.Op, r.Offset, r.Length
+	r.Tag = uint32(c.Head())
+	q.pending[c.Head()] = p
+	return aio.Issue
+}
+
+// Complete implements aio.Queue.
+func (q *queue) Complete(tag uint32, n int64, err unix.Errno) {
+	p := &q.pending[tag]
+	if p.status == nil {
+		panic(fmt.Sprintf("blk: %s: request %d completed, but not in flight", q.dev.id, tag))
+	}
+	status := byte(statusOK)
+	switch {
+	case err == unix.EOPNOTSUPP && (p.op == aio.Discard || p.op == aio.WriteZeroes):
+		status = statusUnsupp
+	case err != 0:
+		status = statusIOErr
+	case (p.op == aio.Read || p.op == aio.Write) && n != p.length:
+		status, err = statusIOErr, unix.EIO // the image ends too early
+	}
+	if status == statusIOErr {
+		q.dev.logFailure(p, err)
+	}
+	written := uint64(0)
+	if p.op == aio.Read {
+		written = uint64(n)
+	}
+	q.finish(uint16(tag), p, status, written)
+	*p = pending{}
+}
+
+// finish answers a request. The status byte is the last byte written to it, and
+// what the used ring reports is how many bytes from its start were really
+// written (2.7.8.2): all of them and the status, or, if the data is short, only as
+// far as the data goes, because the status lies behind a gap.
+func (q *queue) finish(head uint16, p *pending, status byte, written uint64) {
+	p.status[0] = status
+	if written == p.room {
+		written++
+	}
+	q.vq.AddUsed(head, uint32(written))
+}
+
+// Publish implements aio.Queue.
+func (q *queue) Publish() { q.vq.Publish() }
+
+// EnableKicks implements aio.Queue.
+func (q *queue) EnableKicks() bool { return q.vq.EnableKicks() }
+
+// DisableKicks implements aio.Queue.
+func (q *queue) DisableKicks() { q.vq.DisableKicks() }
+
+// logFailure says that the host failed a request.
+func (d *Device) logFailure(p *pending, err unix.Errno) {
+	d.log.Log(slog.LevelWarn, "disk request failed",
+		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("op", p.op.String()),
+		slog.Int64("offset", p.offset), slog.Int64("length", p.length), slog.String("err", err.Error()))
+}
