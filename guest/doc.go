@@ -1,0 +1,27 @@
+// Package guest builds the tiny Linux guests that ebb is tried and tested with: a stock Debian cloud kernel,
+// fetched and cached below build/, and an initramfs written by Go code. Nothing here needs root.
+//
+//	kernel.go    FetchKernel: which package, download, unpack, cache
+//	bzimage.go   ExtractVmlinux: the ELF file inside a bzImage
+//	depmod.go    modules.dep: who needs whom, and in which order to load
+//	cpio.go      the archive format of an initramfs
+//	initrd.go    WriteInitrd: init, busybox, modules, programs
+//	program.go   host programs with their shared libraries; static Go programs
+//	image.go     Build: all of it, into build/
+//	pattern/     disk contents that guest and host can both compute
+//	report/      the lines the guest prints, and their parser
+//	early/       what a PID 1 does first
+//	init/        the guest's PID 1: report, shell, workloads
+//	build/       the command that the Makefile calls
+//
+// # Kernel command line
+//
+// Without ebb.run= the guest gives a shell on its console and powers off when that ends. With it, init runs the named
+// workloads one after the other, prints "ebb: NAME ok" or "ebb: NAME FAILED: reason" for each, stops at the first
+// failure, ends with "ebb: done ok" or "ebb: done FAILED: NAME", and powers off:
+//
+//	ebb.run=NAME[:KEY=VALUE]...[,NAME[:KEY=VALUE]...]...
+//
+// Sizes and offsets are bytes, with an optional suffix k, m or g (powers of 1024). `disks=vda+vdc` limits a workload
+// to some disks. The workloads, and their keys with the defaults, are in init/workload.go.
+package guest

@@ -1,0 +1,12 @@
+// Package tests runs ebb as its users do: real guests, real images, the real
+// command. Where the machine's KVM can't boot Linux, the whole package runs
+// inside the lab (tests/lab), and no test has to know.
+//
+//	main_test.go    images for all tests, and where they run
+//	ebb_test.go     starting ebb and talking to its guests
+//	boot_test.go    kernels, formats, CPUs, memory, disks; the ways a guest ends
+//	verify_test.go  what guests write is what the host reads back
+//	fault_test.go   images that fail under a running guest
+//	pause_test.go   pausing a guest in full I/O
+//	bench/          ebb beside QEMU; the Makefile's bench targets
+package tests

@@ -1,0 +1,19 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+)
+
+// MustRunVariable, when set, makes Skip fail: where everything tests need was installed, nothing may be left out.
+const MustRunVariable = "EBB_MUST_RUN"
+
+// Skip ends a test binary whose tests can't run here, from TestMain. It says why. It does not return.
+func Skip(reason string) {
+	if os.Getenv(MustRunVariable) != "" {
+		fmt.Println("FAIL: these tests must run:", reason)
+		os.Exit(1)
+	}
+	fmt.Println("skipped:", reason)
+	os.Exit(0)
+}

@@ -1,0 +1,83 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminalPair makes a pseudo-terminal of this machine: the person's end, and the program's.
+func terminalPair(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { person.Close() })
+	fd := int(person.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { program.Close() })
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 31, Col: 97}); err != nil {
+		t.Fatal(err)
+	}
+	return person, program
+}
+
+func TestPersonHasATerminal(t *testing.T) {
+	need(t)
+	person, program := terminalPair(t)
+	before, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type end struct {
+		code int
+		err  error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		// Ctrl-C ends cat, not the shell, if both have the right terminal.
+		code, err := Run(t.Context(), Options{}, []string{"sh", "-c", "trap : INT; stty size; tty; echo ready; cat; exit 3"}, program, program, program)
+		ended <- end{code, err}
+	}()
+	var said bytes.Buffer
+	buf := make([]byte, 1000)
+	for !strings.Contains(said.String(), "ready") {
+		n, err := person.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said.Write(buf[:n])
+	}
+	if _, err := person.Write([]byte{3}); err != nil {
+		t.Fatal(err)
+	}
+	e := <-ended
+	if e.err != nil || e.code != 3 {
+		t.Errorf("exit code %d, %v", e.code, e.err)
+	}
+	if !strings.Contains(said.String(), "31 97\r\n/dev/pts/") {
+		t.Errorf("the command said %q", said.String())
+	}
+	after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *after != *before {
+		t.Errorf("the terminal is not as it was: %+v, before %+v", after, before)
+	}
+}
