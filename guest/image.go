@@ -13,7 +13,7 @@ import (
 // Spec says which guest to build. The zero value is the default one.
 type Spec struct {
 	Series   string   // kernel series; "" means DefaultSeries
-	Modules  []string // besides virtio_pci and virtio_blk
+	Modules  []string // besides those every guest has: its disks, and the port for reporting a panic
 	Programs []string // host programs to include with their libraries, for the workloads that need them ("fio", "mke2fs")
 	Files    []File   // further files
 }
@@ -61,7 +61,7 @@ func Build(ctx context.Context, s Spec) (Image, error) {
 	err = WriteInitrd(&initrd, InitrdOptions{
 		Kernel:  k,
 		Init:    initProgram,
-		Modules: append([]string{"virtio_pci", "virtio_blk"}, s.Modules...),
+		Modules: append([]string{"virtio_pci", "virtio_blk", "pvpanic_mmio"}, s.Modules...),
 		Busybox: busybox,
 		Files:   files,
 	})
