@@ -33,9 +33,10 @@ func TestBoot(t *testing.T) {
 				}
 				args = append(args, "--disk", disk)
 			}
-			r := startEbb(t, args...).mustEnd(0)
+			e := startEbb(t, args...)
+			r := e.mustEnd(0)
 			if err := r.Err(); err != nil {
-				t.Fatal(err)
+				t.Fatalf("%v\n%s", err, e.transcript())
 			}
 			if !strings.HasPrefix(r.Kernel, c.series+".") {
 				t.Errorf("kernel %s", r.Kernel)
@@ -48,7 +49,7 @@ func TestBoot(t *testing.T) {
 				t.Errorf("%d MiB of memory", r.Memory>>20)
 			}
 			if len(r.Disks) != c.disks {
-				t.Fatalf("%d disks: %v", len(r.Disks), r.Disks)
+				t.Fatalf("%d disks\n%s", len(r.Disks), e.transcript())
 			}
 			for i, d := range r.Disks {
 				if d.Serial != serial(i) || d.Size != int64(i+1)<<20 || d.ReadOnly != (i == 2) || d.Block != 512 || d.Queues != c.cpus {
