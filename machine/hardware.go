@@ -53,35 +53,38 @@ type attached struct {
 
 // newHardware builds the machine up to the point where the vCPUs can start. On
 // error nothing is left of it.
-func newHardware(m *Machine) (h *hardware, err error) {
-	h = &hardware{log: m.cfg.Log, gate: newGate(), over: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			h.close()
-		}
-	}()
-	if h.vm, err = m.kvm.CreateVM(); err != nil {
+func newHardware(m *Machine) (*hardware, error) {
+	h := &hardware{log: m.cfg.Log, gate: newGate(), over: make(chan struct{})}
+	if err := h.build(m); err != nil {
+		h.close()
 		return nil, err
+	}
+	return h, nil
+}
+
+func (h *hardware) build(m *Machine) (err error) {
+	if h.vm, err = m.kvm.CreateVM(); err != nil {
+		return err
 	}
 	if err = h.addMemory(m.cfg.Memory); err != nil {
-		return nil, err
+		return err
 	}
 	if err = h.addInterruptControllers(); err != nil {
-		return nil, err
+		return err
 	}
 	if err = h.addChipset(); err != nil {
-		return nil, err
+		return err
 	}
 	for i := range m.cfg.Disks {
 		if err = h.addDisk(i, m); err != nil {
-			return nil, fmt.Errorf("disk %s: %w", m.cfg.Disks[i].ID, err)
+			return fmt.Errorf("disk %s: %w", m.cfg.Disks[i].ID, err)
 		}
 	}
 	entry, err := h.loadKernel(m)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return h, h.addCPUs(m, entry)
+	return h.addCPUs(m, entry)
 }
 
 func (h *hardware) addMemory(size uint64) (err error) {
@@ -189,7 +192,7 @@ func (h *hardware) addCPUs(m *Machine, entry boot.Entry) error {
 		if err != nil {
 			return err
 		}
-		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended})
+		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended, log: h.log})
 		if err := prepareCPU(k, cpuid(supported, id, m.cfg.CPUs, deadline > 0), id, entry); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}

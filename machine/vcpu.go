@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type vcpu struct {
 	ports, mmio *bus.Bus
 	gate        *gate
 	ended       func(End, error) // the guest is over; returns at once
+	log         *slog.Logger
 
 	thread atomic.Int32 // thread id once it runs
 }
@@ -74,7 +76,8 @@ func (c *vcpu) exit() {
 			c.mmio.Read(m.Addr, m.Data)
 		}
 	case kvm.ExitIntr, kvm.ExitIRQWindowOpen:
-	case kvm.ExitShutdown: // a triple fault resets a PC
+	case kvm.ExitShutdown: // which resets a PC
+		c.log.Warn("the guest had a triple fault", "vcpu", c.id)
 		c.ended(Reset, nil)
 	case kvm.ExitSystemEvent:
 		switch typ, _ := c.kvm.SystemEvent(); typ {

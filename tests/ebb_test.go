@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/guest/report"
 )
 
@@ -168,7 +169,15 @@ func (e *ebb) transcript() string {
 
 // kernelArgs are the options that boot a guest with workloads (empty: a shell).
 func kernelArgs(series, format, workloads string) []string {
-	img := images[series]
+	return imageArgs(images.Small[series], format, workloads)
+}
+
+// programArgs are the options that boot a guest for workloads that need programs.
+func programArgs(series, workloads string) []string {
+	return append(imageArgs(images.WithPrograms[series], "vmlinux", workloads), "--memory", "768M")
+}
+
+func imageArgs(img guest.Image, format, workloads string) []string {
 	kernel := img.Kernel.BzImage
 	if format == "vmlinux" {
 		kernel = img.Kernel.Vmlinux

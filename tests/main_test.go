@@ -21,8 +21,9 @@ const (
 	imagesVar = "EBB_TEST_IMAGES"
 )
 
-// images are the guests by kernel series. They have fio and mke2fs.
-var images map[string]guest.Image
+// images are the guests by kernel series: small ones, and such with the programs
+// for the workloads fio and ext4, which need 768 MiB of memory.
+var images struct{ Small, WithPrograms map[string]guest.Image }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asEbb) != "" {
@@ -40,13 +41,17 @@ func findImages() error {
 	if v := os.Getenv(imagesVar); v != "" {
 		return json.Unmarshal([]byte(v), &images)
 	}
-	images = map[string]guest.Image{}
+	images.Small, images.WithPrograms = map[string]guest.Image{}, map[string]guest.Image{}
 	for _, series := range []string{"6.1", "6.12"} {
-		img, err := guest.Build(context.Background(), guest.Spec{Series: series, Programs: []string{"mke2fs", "fio"}})
+		small, err := guest.Build(context.Background(), guest.Spec{Series: series})
 		if err != nil {
 			return fmt.Errorf("Linux %s: %w", series, err)
 		}
-		images[series] = img
+		big, err := guest.Build(context.Background(), guest.Spec{Series: series, Programs: []string{"mke2fs", "fio"}})
+		if err != nil {
+			return fmt.Errorf("Linux %s: %w", series, err)
+		}
+		images.Small[series], images.WithPrograms[series] = small, big
 	}
 	v, err := json.Marshal(images)
 	if err != nil {

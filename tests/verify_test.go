@@ -26,7 +26,7 @@ func TestGuestDataIsOnTheHost(t *testing.T) {
 	for _, series := range []string{"6.1", "6.12"} {
 		t.Run(series, func(t *testing.T) {
 			paths, args := disks(t, size)
-			args = append(kernelArgs(series, "vmlinux", "fio,discard,pattern"), args...)
+			args = append(programArgs(series, "fio,discard,pattern"), args...)
 			r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
 			if err := r.Err(); err != nil {
 				t.Fatal(err)
@@ -68,7 +68,7 @@ func TestFileSystemsSurvive(t *testing.T) {
 		t.Skip("e2fsck (Debian package e2fsprogs) is not installed")
 	}
 	paths, args := disks(t, 64<<20)
-	args = append(kernelArgs("6.1", "vmlinux", "ext4"), args...)
+	args = append(programArgs("6.1", "ext4"), args...)
 	r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
 	if err := r.Err(); err != nil {
 		t.Fatal(err)

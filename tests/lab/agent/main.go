@@ -69,6 +69,9 @@ func serve(control *os.File, userspace float64) (int, error) {
 	if err := setUpHost(); err != nil {
 		return 0, err
 	}
+	if err := holdKVM(); err != nil {
+		return 0, fmt.Errorf("holding KVM: %w", err)
+	}
 	hello := wire.Hello{Kernel: release, Userspace: userspace, Ready: uptime()}
 	if err := wire.Write(control, wire.Ready, hello); err != nil {
 		return 0, err

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"testing"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // helperVariable makes this test binary do something else than testing, in a lab or beside one.
@@ -21,6 +23,8 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 	case "describe":
 		describe()
+	case "interrupt":
+		interrupt()
 	case "launch":
 		launch()
 	}
@@ -51,6 +55,16 @@ func describe() {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(7)
+}
+
+// interrupt prints the terminal's size and waits for the Ctrl-C of a person there.
+func interrupt() {
+	pressed := make(chan os.Signal, 1)
+	signal.Notify(pressed, os.Interrupt)
+	cols, rows, err := term.GetSize(0)
+	fmt.Println("terminal", rows, cols, err)
+	<-pressed
+	os.Exit(3)
 }
 
 // launch runs a lab that does not end by itself, for a test that kills this process.

@@ -21,7 +21,7 @@ import (
 // Where bootsLinux (nil: KVMBootsLinux) says that this machine's can, or in a lab, it runs the tests. Elsewhere it runs this
 // test binary again in one lab that serves the whole package, with the same flags, working directory and environment, passes
 // its output on, and exits with its code. Profiles and coverage end up where they would. -test.timeout counts from the
-// start in the lab. Where there can be no lab either, it says why and exits 0. Main does not return.
+// start in the lab. Where there can be no lab either, it calls Skip. Main does not return.
 func Main(m *testing.M, bootsLinux func() bool, o Options) {
 	if bootsLinux == nil {
 		bootsLinux = KVMBootsLinux
@@ -31,12 +31,10 @@ func Main(m *testing.M, bootsLinux func() bool, o Options) {
 	}
 	flag.Parse()
 	if testing.Short() {
-		fmt.Println("skipped: these tests need a lab, which -short leaves out")
-		os.Exit(0)
+		Skip("these tests need a lab, which -short leaves out")
 	}
 	if err := Available(); err != nil {
-		fmt.Println("skipped: these tests need a KVM that boots Linux, and a lab can't be made either:", err)
-		os.Exit(0)
+		Skip("these tests need a KVM that boots Linux, and a lab can't be made either: " + err.Error())
 	}
 	code, err := runTests(o)
 	if err != nil {
