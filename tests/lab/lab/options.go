@@ -19,6 +19,7 @@ package lab
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +103,13 @@ func (o *Options) setDefaults() error {
 	if o.Dir == "" {
 		var err error
 		if o.Dir, err = os.Getwd(); err != nil {
+			return err
+		}
+	}
+	o.Shares = slices.Clone(o.Shares)
+	for i, dir := range o.Shares {
+		var err error
+		if o.Shares[i], err = filepath.Abs(dir); err != nil {
 			return err
 		}
 	}

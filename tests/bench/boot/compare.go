@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/guest/report"
+)
+
+// vmm is one of the two under test.
+type vmm struct {
+	name   string
+	argv   func(workload string) []string
+	boots  []time.Duration
+	memory []int64 // bytes, beside the guest's
+}
+
+const cmdline = "console=ttyS0 quiet panic=-1"
+
+func candidates(ebb string, img guest.Image, images []string) []*vmm {
+	ebbArgv := func(workload string) []string {
+		argv := []string{ebb, "run", "--kernel", img.Kernel.Vmlinux, "--initrd", img.Initrd,
+			"--memory", fmt.Sprintf("%dM", memoryMiB), "--append", cmdline + workload}
+		for _, f := range images {
+			argv = append(argv, "--disk", "path="+f+",direct")
+		}
+		return argv
+	}
+	qemuArgv := func(workload string) []string {
+		argv := []string{"qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(memoryMiB),
+			"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+			"-kernel", img.Kernel.Vmlinux, "-initrd", img.Initrd, "-append", cmdline + workload}
+		for _, f := range images {
+			argv = append(argv, "-drive", "if=virtio,format=raw,cache=none,aio=io_uring,file="+f)
+		}
+		return argv
+	}
+	return []*vmm{{name: "ebb", argv: ebbArgv}, {name: "QEMU", argv: qemuArgv}}
+}
+
+// compare boots both in turn and prints the figures.
+func compare(ebb string, img guest.Image, images []string, rounds int) error {
+	vmms := candidates(ebb, img, images)
+	for i := range rounds + 1 {
+		for _, v := range vmms {
+			d, err := v.boot()
+			if err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
+			if i > 0 { // the first one warms the page cache
+				v.boots = append(v.boots, d)
+			}
+		}
+	}
+	for _, v := range vmms {
+		for range 3 {
+			n, err := v.ownMemory()
+			if err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
+			v.memory = append(v.memory, n)
+		}
+	}
+	fmt.Println()
+	for _, v := range vmms {
+		fmt.Printf("exec to user space, %-5s %s\n", v.name+":", summary(v.boots))
+	}
+	fmt.Printf("exec to user space, ebb / QEMU: %.2f (ratio of medians)\n", float64(median(vmms[0].boots))/float64(median(vmms[1].boots)))
+	for _, v := range vmms {
+		fmt.Printf("memory beside the guest's, %-5s %.1f MB resident at the guest's prompt (largest of %d)\n", v.name+":", float64(largest(v.memory))/1e6, len(v.memory))
+	}
+	return nil
+}
+
+func largest(n []int64) (m int64) {
+	for _, v := range n {
+		m = max(m, v)
+	}
+	return m
+}
+
+// start runs the command with its console in lines.
+func (v *vmm) start(workload string) (cmd *exec.Cmd, console *bufio.Scanner, stdin io.Closer, err error) {
+	argv := v.argv(workload)
+	cmd = exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return cmd, bufio.NewScanner(out), in, nil
+}
+
+const bootDeadline = 2 * time.Minute
+
+// boot returns the time from exec to the first line from user space.
+func (v *vmm) boot() (time.Duration, error) {
+	cmd, console, stdin, err := v.start(" ebb.run=poweroff")
+	if err != nil {
+		return 0, err
+	}
+	defer stdin.Close()
+	started := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	kill := time.AfterFunc(bootDeadline, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	var took time.Duration
+	for console.Scan() {
+		if took == 0 && strings.HasPrefix(console.Text(), report.Prefix+"userspace") {
+			took = time.Since(started)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		return 0, err
+	}
+	if took == 0 {
+		return 0, fmt.Errorf("the guest did not reach user space")
+	}
+	return took, nil
+}
+
+// ownMemory boots to the shell and returns what is resident of everything but the
+// guest's RAM, which is the one mapping of its size.
+func (v *vmm) ownMemory() (int64, error) {
+	cmd, console, stdin, err := v.start("")
+	if err != nil {
+		return 0, err
+	}
+	defer stdin.Close()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	kill := time.AfterFunc(bootDeadline, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	for console.Scan() {
+		if strings.HasPrefix(console.Text(), "Enter 'help'") { // busybox's greeting
+			return residentBeside(cmd.Process.Pid, memoryMiB<<10)
+		}
+	}
+	return 0, fmt.Errorf("the guest gave no shell")
+}
+
+// residentBeside adds up the resident size of every mapping of a process, but for
+// the one of guestKiB.
+func residentBeside(pid int, guestKiB int64) (total int64, err error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var size int64
+	found := false
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		n, _ := strconv.ParseInt(fields[1], 10, 64)
+		switch fields[0] {
+		case "Size:":
+			size = n
+		case "Rss:":
+			if size == guestKiB {
+				found = true
+			} else {
+				total += n << 10
+			}
+		}
+	}
+	if !found {
+		return 0, fmt.Errorf("no mapping of the guest's %d MiB was found", guestKiB>>10)
+	}
+	return total, nil
+}

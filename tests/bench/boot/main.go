@@ -1,0 +1,122 @@
+// Command boot measures how long ebb and QEMU take from exec to a guest's user
+// space, and how much memory they need beside the guest's:
+//
+//	make bench-boot
+//
+// Both boot the same vmlinux by PVH with the same initrd and four disks, in turn,
+// several times, on the same host: this machine if its KVM boots Linux, else the
+// lab. ebb's own share, from exec to the guest's first instruction, is measured on
+// the machine itself, with a kernel whose entry point powers off.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
+)
+
+const (
+	memoryMiB = 512
+	disks     = 4
+	inside    = "-inside" // the process that runs where Linux boots
+)
+
+func main() {
+	rounds := flag.Int("rounds", 9, "how often each boots")
+	ebb := flag.String("ebb", "build/ebb", "the ebb to measure")
+	isInside := flag.Bool("inside", false, "measure the boots right here")
+	flag.Parse()
+	if err := run(*ebb, *rounds, *isInside); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/boot:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ebb string, rounds int, isInside bool) error {
+	img, err := builtImage()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "ebb-bench-boot-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	images, err := makeDisks(dir)
+	if err != nil {
+		return err
+	}
+	if isInside {
+		return compare(ebb, img, images, rounds)
+	}
+	if err := ownShare(ebb, img, images, dir, rounds); err != nil {
+		return err
+	}
+	if lab.KVMBootsLinux() {
+		return compare(ebb, img, images, rounds)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	argv := append([]string{self, inside}, os.Args[1:]...)
+	code, err := lab.Run(context.Background(), lab.Options{Deadline: 30 * time.Minute}, argv, nil, os.Stdout, os.Stderr)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d in the lab", code)
+	}
+	return err
+}
+
+// builtImage is what `make images` left.
+func builtImage() (guest.Image, error) {
+	build, err := guest.BuildDir()
+	if err != nil {
+		return guest.Image{}, err
+	}
+	img := guest.Image{
+		Kernel: guest.Kernel{Vmlinux: filepath.Join(build, "vmlinux-6.1")},
+		Initrd: filepath.Join(build, "initrd-6.1.cpio"),
+	}
+	for _, f := range []string{img.Kernel.Vmlinux, img.Initrd} {
+		if _, err := os.Stat(f); err != nil {
+			return img, fmt.Errorf("%w: make images builds it", err)
+		}
+	}
+	return img, nil
+}
+
+func makeDisks(dir string) (paths []string, err error) {
+	for i := range disks {
+		path := filepath.Join(dir, fmt.Sprintf("disk%d.img", i))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			return nil, err
+		}
+		if err := os.Truncate(path, 64<<20); err != nil {
+			return nil, err
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+// summary is a median with its spread.
+func summary(d []time.Duration) string {
+	s := slices.Sorted(slices.Values(d))
+	return fmt.Sprintf("median %v, %v to %v over %d runs", round(s[len(s)/2]), round(s[0]), round(s[len(s)-1]), len(s))
+}
+
+func median(d []time.Duration) time.Duration { return slices.Sorted(slices.Values(d))[len(d)/2] }
+
+func round(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(100 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
