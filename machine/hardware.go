@@ -77,7 +77,7 @@ func (h *hardware) build(m *Machine) (err error) {
 	}
 	for i := range m.cfg.Disks {
 		if err = h.addDisk(i, m); err != nil {
-			return fmt.Errorf("disk %s: %w", m.cfg.Disks[i].ID, err)
+			return err
 		}
 	}
 	entry, err := h.loadKernel(m)
@@ -153,11 +153,14 @@ func (h *hardware) addDisk(i int, m *Machine) error {
 	}
 	transport, err := virtio.NewPCI(device, h.ram, &host{bus: h.pci}, h.log)
 	if err != nil {
-		return err
+		return fmt.Errorf("disk %s: %w", d.ID, err)
 	}
 	h.disks = append(h.disks, attached{d.ID, device, transport})
 	slot, fn := place(i)
-	return h.pci.add(slot, fn, transport)
+	if err := h.pci.add(slot, fn, transport); err != nil {
+		return fmt.Errorf("disk %s: %w", d.ID, err)
+	}
+	return nil
 }
 
 func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/ebb-vmm/ebb/aio"
@@ -65,49 +66,17 @@ var ErrNotRunning = errors.New("the guest is not running")
 // kernel file, the locked disk images. An error is one sentence that says what
 // is wrong and what to do; nothing was created or changed. The caller closes the
 // machine.
-func New(cfg Config) (m *Machine, err error) {
+func New(cfg Config) (*Machine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	m = &Machine{cfg: cfg}
+	m := &Machine{cfg: cfg}
 	m.changed.L = &m.mu
-	defer func() {
-		if err != nil {
-			m.Close()
-		}
-	}()
-	if m.kernel, err = boot.Open(cfg.Kernel); err != nil {
-		return nil, fmt.Errorf("--kernel: %w", err)
-	}
-	if cfg.Initrd != "" {
-		if err = boot.CheckInitrd(cfg.Initrd); err != nil {
-			return nil, fmt.Errorf("--initrd: %w", err)
-		}
-	}
-	m.cfg.Disks = make([]Disk, len(cfg.Disks))
-	for i, d := range cfg.Disks {
-		if d.Queues == 0 {
-			d.Queues = cfg.CPUs
-		}
-		m.cfg.Disks[i] = d
-		img, err := blk.OpenImage(d.Path, blk.ImageOptions{ReadOnly: d.ReadOnly, Direct: d.Direct})
-		if err != nil {
-			return nil, fmt.Errorf("--disk %s: %w", d.ID, err)
-		}
-		m.images = append(m.images, img)
-	}
-	if m.kvm, err = openKVM(); err != nil {
-		return nil, err
-	}
-	if m.kernel.Linux() {
-		if err = requireLinux(m.kvm); err != nil {
-			return nil, err
-		}
-	}
-	if m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
+	if err := m.take(); err != nil {
+		m.Close()
 		return nil, err
 	}
 	// vCPUs and the engine sit in system calls on threads of their own; the rest
@@ -116,10 +85,46 @@ func New(cfg Config) (m *Machine, err error) {
 	return m, nil
 }
 
+// take opens everything a machine needs, whatever the guest does.
+func (m *Machine) take() (err error) {
+	cfg := &m.cfg
+	if m.kernel, err = boot.Open(cfg.Kernel); err != nil {
+		return fmt.Errorf("--kernel %w; give a kernel file, such as one in /boot", err)
+	}
+	if cfg.Initrd != "" {
+		if err = boot.CheckInitrd(cfg.Initrd); err != nil {
+			return fmt.Errorf("--initrd %w; give an initramfs file, or leave the option out", err)
+		}
+	}
+	cfg.Disks = slices.Clone(cfg.Disks)
+	for i := range cfg.Disks {
+		d := &cfg.Disks[i]
+		if d.Queues == 0 {
+			d.Queues = cfg.CPUs
+		}
+		img, err := blk.OpenImage(d.Path, blk.ImageOptions{ReadOnly: d.ReadOnly, Direct: d.Direct})
+		if err != nil {
+			return fmt.Errorf("--disk %s: %w", d.ID, err)
+		}
+		m.images = append(m.images, img)
+	}
+	if m.kvm, err = openKVM(); err != nil {
+		return err
+	}
+	if m.kernel.Linux() {
+		if err = requireLinux(m.kvm); err != nil {
+			return err
+		}
+	}
+	m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log})
+	return err
+}
+
 // Run starts the guest and returns when it has ended, once everything it wrote
 // to its console has been passed on. A guest's reset starts it again, unless
 // NoReboot is set. Call it once.
 func (m *Machine) Run() (End, error) {
+	defer m.Stop() // no guest comes any more: who waits for one gives up
 	for {
 		end, err := m.runOnce()
 		if err != nil || end != Reset || m.cfg.NoReboot {
@@ -206,6 +211,20 @@ func (m *Machine) PowerButton() error {
 	}
 	m.hw.power.PressButton()
 	return nil
+}
+
+// DiskStats returns the engine's counters, disk by disk; they are zero for one no
+// driver uses.
+func (m *Machine) DiskStats() []aio.PortStats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stats := make([]aio.PortStats, len(m.cfg.Disks))
+	if m.hw != nil {
+		for i, d := range m.hw.disks {
+			stats[i], _ = d.device.Stats()
+		}
+	}
+	return stats
 }
 
 // Input types p on the guest's console. It waits until the guest listens and

@@ -50,9 +50,12 @@ func openKVM() (*kvm.System, error) {
 	case err != nil:
 		return nil, err
 	}
-	if v, err := s.APIVersion(); err != nil || v != kvm.StableAPIVersion {
+	if v, err := s.APIVersion(); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("%s speaks API version %d (%w); ebb needs %d", kvmPath, v, err, kvm.StableAPIVersion)
+		return nil, fmt.Errorf("%s is not KVM (%w): load the module kvm_intel or kvm_amd", kvmPath, err)
+	} else if v != kvm.StableAPIVersion {
+		s.Close()
+		return nil, fmt.Errorf("%s speaks API version %d; ebb needs %d", kvmPath, v, kvm.StableAPIVersion)
 	}
 	for _, c := range []kvm.Cap{
 		kvm.CapIRQChip, kvm.CapUserMemory, kvm.CapSetTSSAddr, kvm.CapExtCPUID, kvm.CapMPState, kvm.CapIRQRouting, kvm.CapIRQFD,
@@ -68,7 +71,7 @@ func openKVM() (*kvm.System, error) {
 
 // errSoftwareKVM is why a Linux kernel is refused.
 var errSoftwareKVM = errors.New("this host's KVM interprets ring 0 and can't boot Linux; " +
-	"run it on a host with hardware virtualization, or through the emulated one: go run ./tests/lab -- ebb run ...")
+	"run it on a host with hardware virtualization, or through the emulated one with `go run ./tests/lab -- ebb run`")
 
 // requireLinux returns nil if the host's KVM can boot a Linux kernel.
 func requireLinux(s *kvm.System) error {

@@ -26,7 +26,7 @@ func TestGuestDataIsOnTheHost(t *testing.T) {
 	for _, series := range []string{"6.1", "6.12"} {
 		t.Run(series, func(t *testing.T) {
 			paths, args := disks(t, size)
-			args = append(programArgs(series, "fio,discard,pattern"), args...)
+			args = append(programArgs(series, "fio:size=8m,discard,pattern"), args...)
 			r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
 			if err := r.Err(); err != nil {
 				t.Fatal(err)

@@ -92,7 +92,7 @@ func openRegular(path string) (*os.File, int64, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%s can't be opened: %w", path, errors.Unwrap(err))
 	case info.IsDir():
 		return nil, 0, fmt.Errorf("%s is a directory, not a file", path)
 	case !info.Mode().IsRegular():
@@ -102,7 +102,7 @@ func openRegular(path string) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%s can't be opened: %w", path, errors.Unwrap(err))
 	}
 	return f, info.Size(), nil
 }
@@ -158,7 +158,7 @@ func (k *Kernel) Load(ram *memory.RAM, p Params) (Entry, error) {
 		return Entry{}, fmt.Errorf("kernel %s: %w", k.path, err)
 	}
 	if limit := min(l.cmdlineMax, cmdlineMax-1); uint64(len(p.Cmdline)) > uint64(limit) {
-		return Entry{}, fmt.Errorf("the kernel command line has %d bytes, and this kernel takes %d", len(p.Cmdline), limit)
+		return Entry{}, fmt.Errorf("the kernel command line has %d bytes, and this kernel takes %d; shorten --append", len(p.Cmdline), limit)
 	}
 	copy(ram.Bytes(cmdlineAddr, cmdlineMax), p.Cmdline) // RAM is zeroed, so it ends in a zero byte
 
@@ -201,19 +201,31 @@ func loadInitrd(ram *memory.RAM, path string, l loaded) (span, error) {
 	return span{at, n}, nil
 }
 
-// readAt fills guest memory at gpa from the file.
-func (k *Kernel) readAt(ram *memory.RAM, gpa uint64, off int64, n uint64) error {
-	dst := ram.Bytes(gpa, n)
-	if dst == nil {
-		return fmt.Errorf("it needs %d MiB of memory at %#x and the guest has %d MiB; give it more --memory", (n+1<<20-1)>>20, gpa, ram.Size()>>20)
+// kernelRAM returns guest memory for a part of a kernel. All of it has to lie
+// below the 32-bit hole: that is what the first page tables map.
+func kernelRAM(ram *memory.RAM, gpa, n uint64) ([]byte, error) {
+	if gpa < highMemory || gpa > memory.HoleStart || n > memory.HoleStart-gpa {
+		return nil, fmt.Errorf("it needs %#x bytes of memory at %#x; kernels have to lie between 1 MiB and 3 GiB", n, gpa)
 	}
-	if _, err := k.file.ReadAt(dst, off); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("the file is truncated")
-		}
-		return err
+	b := ram.Bytes(gpa, n)
+	if b == nil {
+		return nil, fmt.Errorf("it needs %d MiB of memory and the guest has %d MiB; give it more --memory", (gpa+n+1<<20-1)>>20, ram.Size()>>20)
 	}
-	return nil
+	return b, nil
+}
+
+// readAt fills guest memory from the file.
+func (k *Kernel) readAt(dst []byte, off int64) error {
+	_, err := k.file.ReadAt(dst, off)
+	return truncated(err, "the file is truncated")
+}
+
+// truncated says what it means that a file ended early.
+func truncated(err error, meaning string) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New(meaning)
+	}
+	return err
 }
 
 // e820Entry is a range of the memory map, in the layout of a boot_e820_entry

@@ -89,10 +89,11 @@ func (bzImage) linux() bool { return true }
 func (b bzImage) load(k *Kernel, ram *memory.RAM) (loaded, error) {
 	n := uint64(k.size - b.payload)
 	need := max(n, b.initSize)
-	if ram.Bytes(b.pref, need) == nil {
-		return loaded{}, fmt.Errorf("it needs %d MiB of memory and the guest has %d MiB; give it more --memory", (b.pref+need+1<<20-1)>>20, ram.Size()>>20)
+	dst, err := kernelRAM(ram, b.pref, need)
+	if err != nil {
+		return loaded{}, err
 	}
-	if err := k.readAt(ram, b.pref, b.payload, n); err != nil {
+	if err := k.readAt(dst[:n], b.payload); err != nil {
 		return loaded{}, err
 	}
 	return loaded{

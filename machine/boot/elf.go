@@ -19,43 +19,40 @@ const (
 
 // elfImage is an ELF executable: a vmlinux, or a program of its own.
 type elfImage struct {
-	segments []elf.ProgHeader // PT_LOAD with something to load
-	entry    uint64           // guest-physical
+	segments []elf.Prog64 // PT_LOAD with something to load
+	entry    uint64       // guest-physical
 	pvh      bool
 	isLinux  bool
 }
 
 func parseELF(k *Kernel) (format, error) {
-	f, err := elf.NewFile(k.file)
+	segments, h, err := programHeaders(k)
 	if err != nil {
-		return nil, fmt.Errorf("a damaged ELF file: %w", err)
-	}
-	if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 || f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
-		return nil, fmt.Errorf("an ELF file that is no x86-64 kernel (%v, %v, %v)", f.Class, f.Machine, f.Type)
+		return nil, err
 	}
 	img := elfImage{}
-	for _, p := range f.Progs {
-		switch p.Type {
+	for _, p := range segments {
+		switch elf.ProgType(p.Type) {
 		case elf.PT_LOAD:
 			if p.Memsz == 0 {
 				continue
 			}
-			if p.Filesz > p.Memsz || p.Off > math.MaxInt64-p.Filesz || p.Paddr > math.MaxInt64-p.Memsz {
+			if p.Filesz > p.Memsz || p.Memsz > math.MaxInt64 || p.Off > math.MaxInt64-p.Filesz || p.Paddr > math.MaxInt64-p.Memsz {
 				return nil, errors.New("an ELF file with a segment of impossible size")
 			}
 			if p.Off+p.Filesz > uint64(k.size) {
 				return nil, fmt.Errorf("a truncated ELF file: a segment ends at %d and the file at %d", p.Off+p.Filesz, k.size)
 			}
-			img.segments = append(img.segments, p.ProgHeader)
+			img.segments = append(img.segments, p)
 		case elf.PT_NOTE:
-			readNotes(p, &img)
+			readNotes(k, p, &img)
 		}
 	}
-	if len(img.segments) == 0 || len(img.segments) > maxSegments {
-		return nil, fmt.Errorf("an ELF file with %d segments to load; 1 to %d is possible", len(img.segments), maxSegments)
+	if len(img.segments) == 0 {
+		return nil, errors.New("an ELF file with no segment to load")
 	}
 	if !img.pvh {
-		img.entry = physical(img.segments, f.Entry)
+		img.entry = physical(img.segments, h.Entry)
 	}
 	for _, s := range img.segments {
 		if img.entry >= s.Paddr && img.entry-s.Paddr < s.Filesz {
@@ -65,9 +62,37 @@ func parseELF(k *Kernel) (format, error) {
 	return nil, fmt.Errorf("an ELF file whose entry point %#x lies in none of its segments", img.entry)
 }
 
+// programHeaders reads what loading needs. Package elf's own reader would follow
+// the section headers too, into string tables of any size.
+func programHeaders(k *Kernel) ([]elf.Prog64, elf.Header64, error) {
+	var h elf.Header64
+	le := binary.LittleEndian
+	if err := binary.Read(io.NewSectionReader(k.file, 0, k.size), le, &h); err != nil {
+		return nil, h, truncated(err, "a truncated ELF file")
+	}
+	class, data := elf.Class(h.Ident[elf.EI_CLASS]), elf.Data(h.Ident[elf.EI_DATA])
+	kind, machine := elf.Type(h.Type), elf.Machine(h.Machine)
+	if class != elf.ELFCLASS64 || data != elf.ELFDATA2LSB || machine != elf.EM_X86_64 || kind != elf.ET_EXEC && kind != elf.ET_DYN {
+		return nil, h, fmt.Errorf("an ELF file that is no x86-64 kernel (%v, %v, %v, %v)", class, data, machine, kind)
+	}
+	switch size := binary.Size(elf.Prog64{}); {
+	case h.Phnum > maxSegments:
+		return nil, h, fmt.Errorf("an ELF file with %d program headers; up to %d are possible", h.Phnum, maxSegments)
+	case h.Phnum > 0 && int(h.Phentsize) != size:
+		return nil, h, fmt.Errorf("an ELF file with program headers of %d bytes instead of %d", h.Phentsize, size)
+	case h.Phoff > uint64(k.size):
+		return nil, h, errors.New("a truncated ELF file: its program headers lie behind its end")
+	}
+	segments := make([]elf.Prog64, h.Phnum)
+	if err := binary.Read(io.NewSectionReader(k.file, int64(h.Phoff), k.size-int64(h.Phoff)), le, segments); err != nil {
+		return nil, h, truncated(err, "a truncated ELF file: its program headers lie behind its end")
+	}
+	return segments, h, nil
+}
+
 // physical translates an entry point that is given as a virtual address. Linux
 // gives a physical one already.
-func physical(segments []elf.ProgHeader, entry uint64) uint64 {
+func physical(segments []elf.Prog64, entry uint64) uint64 {
 	for _, s := range segments {
 		if entry >= s.Vaddr && entry-s.Vaddr < s.Memsz {
 			return s.Paddr + entry - s.Vaddr
@@ -78,12 +103,12 @@ func physical(segments []elf.ProgHeader, entry uint64) uint64 {
 
 // readNotes looks for the note that names the 32-bit entry point, and for those
 // Linux leaves of its build. Damaged notes are no notes.
-func readNotes(p *elf.Prog, img *elfImage) {
+func readNotes(k *Kernel, p elf.Prog64, img *elfImage) {
 	if p.Filesz > maxNotes {
 		return
 	}
 	notes := make([]byte, p.Filesz)
-	if _, err := io.ReadFull(p.Open(), notes); err != nil {
+	if _, err := k.file.ReadAt(notes, int64(p.Off)); err != nil {
 		return
 	}
 	le := binary.LittleEndian
@@ -112,13 +137,11 @@ func (e elfImage) linux() bool { return e.isLinux }
 func (e elfImage) load(k *Kernel, ram *memory.RAM) (loaded, error) {
 	l := loaded{entry: e.entry, pvh: e.pvh, initrdMax: math.MaxUint32, cmdlineMax: cmdlineMax, header: plainHeader()}
 	for _, s := range e.segments {
-		if s.Paddr < highMemory {
-			return loaded{}, fmt.Errorf("a segment is to be loaded at %#x; below 1 MiB there is no room", s.Paddr)
+		dst, err := kernelRAM(ram, s.Paddr, s.Memsz)
+		if err != nil {
+			return loaded{}, err
 		}
-		if ram.Bytes(s.Paddr, s.Memsz) == nil {
-			return loaded{}, fmt.Errorf("it needs %d MiB of memory and the guest has %d MiB; give it more --memory", (s.Paddr+s.Memsz+1<<20-1)>>20, ram.Size()>>20)
-		}
-		if err := k.readAt(ram, s.Paddr, int64(s.Off), s.Filesz); err != nil {
+		if err := k.readAt(dst[:s.Filesz], int64(s.Off)); err != nil {
 			return loaded{}, err
 		}
 		l.end = max(l.end, s.Paddr+s.Memsz)

@@ -115,7 +115,8 @@ func (s *Serial) Input(p []byte) (n int, ok bool) {
 	return n, n == len(p)
 }
 
-// Close ends Input and, when everything is taken, Output.
+// Close ends Input and, when everything is taken, Output. The interrupt line is
+// left alone from then on: its other end may be gone before the output is taken.
 func (s *Serial) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +264,7 @@ func (s *Serial) pending() byte {
 // update drives the interrupt line. OUT2 gates it, as on every PC.
 func (s *Serial) update() {
 	high := s.pending() != iirNone && s.mcr&mcrOut2 != 0 && s.mcr&mcrLoop == 0
-	if high != s.high {
+	if high != s.high && !s.closed {
 		s.high = high
 		s.irq(high)
 	}

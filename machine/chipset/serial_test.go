@@ -165,3 +165,25 @@ func TestSerialInputWaitsForTheDriver(t *testing.T) {
 		t.Error("the byte is gone")
 	}
 }
+
+// The machine frees its interrupt controllers while the console still takes what
+// was written: from Close on the line must not be touched.
+func TestSerialLeavesTheLineAloneOnceClosed(t *testing.T) {
+	calls := 0
+	s := NewSerial(func(bool) { calls++ })
+	put(s, regMCR, mcrOut2)
+	put(s, regIER, ierTransmit)
+	for get(s, regLSR)&lsrEmpty != 0 {
+		put(s, regData, 'x')
+	}
+	s.Close()
+	before := calls
+	within(t, "Output", func() {
+		if n := len(s.Output(nil)); n != outputLimit {
+			t.Errorf("%d bytes, want %d", n, outputLimit)
+		}
+	})
+	if calls != before {
+		t.Errorf("%d changes of the line after Close", calls-before)
+	}
+}
