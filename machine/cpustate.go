@@ -7,10 +7,9 @@ import (
 	"github.com/ebb-vmm/ebb/machine/boot"
 )
 
-// prepareCPU gives a vCPU the state firmware would leave behind: CPUID, memory
-// types, and on the first one the registers the kernel's entry point expects.
-// The others wait for the first one's start-up message.
-func prepareCPU(c *kvm.VCPU, entries []kvm.CPUIDEntry, id int, e boot.Entry) error {
+// prepareCPU gives a vCPU what firmware would: CPUID, memory types, local APIC
+// lines. All but the first wait for the first one's start-up message.
+func prepareCPU(c *kvm.VCPU, entries []kvm.CPUIDEntry) error {
 	if err := c.SetCPUID(entries); err != nil {
 		return err
 	}
@@ -32,12 +31,11 @@ func prepareCPU(c *kvm.VCPU, entries []kvm.CPUIDEntry, id int, e boot.Entry) err
 	const extINT, nmi = 7 << 8, 4 << 8
 	lapic.SetReg(kvm.APICLINT0, extINT)
 	lapic.SetReg(kvm.APICLINT1, nmi)
-	if err := c.SetLAPIC(lapic); err != nil {
-		return err
-	}
-	if id != 0 {
-		return nil
-	}
+	return c.SetLAPIC(lapic)
+}
+
+// enterKernel gives the first vCPU the registers the kernel's entry point expects.
+func enterKernel(c *kvm.VCPU, e boot.Entry) error {
 	s, err := c.GetSregs()
 	if err != nil {
 		return err

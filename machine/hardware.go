@@ -69,22 +69,34 @@ func (h *hardware) build(m *Machine) (err error) {
 	if err = h.addMemory(m.cfg.Memory); err != nil {
 		return err
 	}
-	if err = h.addInterruptControllers(); err != nil {
+	// Reading the kernel is half of the work, and needs nothing of the rest.
+	var (
+		entry   boot.Entry
+		loadErr error
+		loading sync.WaitGroup
+	)
+	loading.Go(func() { entry, loadErr = h.loadKernel(m) })
+	err = h.addDevices(m)
+	if loading.Wait(); err != nil || loadErr != nil {
+		return errors.Join(loadErr, err)
+	}
+	return enterKernel(h.gate.cpus[0].kvm, entry)
+}
+
+// addDevices builds everything around memory.
+func (h *hardware) addDevices(m *Machine) error {
+	if err := h.addInterruptControllers(); err != nil {
 		return err
 	}
-	if err = h.addChipset(); err != nil {
+	if err := h.addChipset(); err != nil {
 		return err
 	}
 	for i := range m.cfg.Disks {
-		if err = h.addDisk(i, m); err != nil {
+		if err := h.addDisk(i, m); err != nil {
 			return err
 		}
 	}
-	entry, err := h.loadKernel(m)
-	if err != nil {
-		return err
-	}
-	return h.addCPUs(m, entry)
+	return h.addCPUs(m)
 }
 
 func (h *hardware) addMemory(size uint64) (err error) {
@@ -143,22 +155,19 @@ func (h *hardware) addChipset() (err error) {
 }
 
 func (h *hardware) addDisk(i int, m *Machine) error {
-	d := m.cfg.Disks[i]
-	device, err := blk.New(blk.Config{
-		ID: d.ID, Serial: d.Serial, Image: m.images[i], Engine: m.engine,
-		Queues: d.Queues, QueueSize: d.QueueSize, Log: h.log,
-	})
+	device, err := m.newDisk(i)
 	if err != nil {
 		return err
 	}
+	id := m.cfg.Disks[i].ID
 	transport, err := virtio.NewPCI(device, h.ram, &host{bus: h.pci}, h.log)
 	if err != nil {
-		return fmt.Errorf("disk %s: %w", d.ID, err)
+		return fmt.Errorf("disk %s: %w", id, err)
 	}
-	h.disks = append(h.disks, attached{d.ID, device, transport})
+	h.disks = append(h.disks, attached{id, device, transport})
 	slot, fn := place(i)
 	if err := h.pci.add(slot, fn, transport); err != nil {
-		return fmt.Errorf("disk %s: %w", d.ID, err)
+		return fmt.Errorf("disk %s: %w", id, err)
 	}
 	return nil
 }
@@ -181,7 +190,7 @@ func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {
 	})
 }
 
-func (h *hardware) addCPUs(m *Machine, entry boot.Entry) error {
+func (h *hardware) addCPUs(m *Machine) error {
 	supported, err := m.kvm.SupportedCPUID()
 	if err != nil {
 		return err
@@ -196,7 +205,7 @@ func (h *hardware) addCPUs(m *Machine, entry boot.Entry) error {
 			return err
 		}
 		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended, log: h.log})
-		if err := prepareCPU(k, cpuid(supported, id, m.cfg.CPUs, deadline > 0), id, entry); err != nil {
+		if err := prepareCPU(k, cpuid(supported, id, m.cfg.CPUs, deadline > 0)); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 	}

@@ -82,7 +82,6 @@ func TestFailuresOfRunLeaveNothing(t *testing.T) {
 	}{
 		"initrd":       {Config{Initrd: big}, big},
 		"command line": {Config{Cmdline: strings.Repeat("x", 1<<20)}, "command line"},
-		"queues":       {Config{Disks: func() []Disk { d := diskImages(t, 2); d[1].Queues = -1; return d }()}, "disk b: queues=-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := openFiles(t)
@@ -100,6 +99,21 @@ func TestFailuresOfRunLeaveNothing(t *testing.T) {
 			wantFiles(t, before, "after the failure")
 		})
 	}
+}
+
+// What New can know it says, and leaves nothing behind either.
+func TestNewChecksTheDisksOptions(t *testing.T) {
+	disks := diskImages(t, 2)
+	disks[1].Queues = -1
+	before := openFiles(t)
+	m, err := New(Config{Kernel: kernelFile(t, powerOff, spin), Memory: guestMemory, CPUs: 1, Disks: disks})
+	if err == nil {
+		m.Close()
+	}
+	if err == nil || strings.Count(err.Error(), "disk b: queues=-1") != 1 {
+		t.Errorf("error %v, want one about disk b's queues", err)
+	}
+	wantFiles(t, before, "after the failure")
 }
 
 // Every file descriptor a machine takes may be refused: first the first, then

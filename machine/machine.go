@@ -52,7 +52,9 @@ type Machine struct {
 	images []*blk.Image // as cfg.Disks
 	engine *aio.Engine
 
-	mu       sync.Mutex // guards what follows; held while pausing, so that requests queue up
+	pausing sync.Mutex // one Pause or Resume at a time; taken before mu
+
+	mu       sync.Mutex // guards what follows; never held while waiting
 	hw       *hardware  // nil before Run and after
 	paused   bool
 	stopping bool
@@ -116,8 +118,24 @@ func (m *Machine) take() (err error) {
 			return err
 		}
 	}
-	m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log})
-	return err
+	if m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
+		return err
+	}
+	for i := range cfg.Disks { // now rather than when the guest starts
+		if _, err := m.newDisk(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newDisk makes the device of disk i.
+func (m *Machine) newDisk(i int) (*blk.Device, error) {
+	d := m.cfg.Disks[i]
+	return blk.New(blk.Config{
+		ID: d.ID, Serial: d.Serial, Image: m.images[i], Engine: m.engine,
+		Queues: d.Queues, QueueSize: d.QueueSize, Log: m.cfg.Log,
+	})
 }
 
 // Run starts the guest and returns when it has ended, once everything it wrote
@@ -162,16 +180,33 @@ func (m *Machine) runOnce() (End, error) {
 // in flight. If ctx ends first, because a disk doesn't answer, the guest goes on
 // and the error says so.
 func (m *Machine) Pause(ctx context.Context) error {
+	m.pausing.Lock()
+	defer m.pausing.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.hw == nil {
+	hw, paused := m.hw, m.paused
+	m.mu.Unlock()
+	if hw == nil {
 		return ErrNotRunning
 	}
-	if m.paused {
+	if paused {
 		return nil
 	}
-	if err := m.hw.pause(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // a guest that ends meanwhile is waited for no longer
+		select {
+		case <-hw.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := hw.pause(ctx); err != nil {
 		return fmt.Errorf("pausing: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hw != hw {
+		return ErrNotRunning
 	}
 	m.paused = true
 	return nil
@@ -179,6 +214,8 @@ func (m *Machine) Pause(ctx context.Context) error {
 
 // Resume lets a paused guest go on.
 func (m *Machine) Resume() error {
+	m.pausing.Lock()
+	defer m.pausing.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.hw == nil {
