@@ -117,7 +117,7 @@ func newRing(limit int) (*ring, int, error) {
 			// Kernels before 6.10 need the queue in one piece of memory.
 			limit /= 2
 		case errno == unix.EPERM || errno == unix.ENOSYS || errno == unix.EACCES:
-			return nil, 0, fmt.Errorf("aio: io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
+			return nil, 0, fmt.Errorf("io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
 				"and in a container let its seccomp profile allow io_uring_setup", errno)
 		default:
 			return nil, 0, fmt.Errorf("aio: io_uring_setup: %w", errno)
@@ -128,7 +128,7 @@ func newRing(limit int) (*ring, int, error) {
 func (r *ring) init(p *ringParams) error {
 	const needed = featSingleMmap | featNoDrop | featSubmitStable | featRsrcTags
 	if p.features&needed != needed {
-		return fmt.Errorf("aio: this kernel's io_uring is too old: Linux 5.13 or later is needed")
+		return fmt.Errorf("this kernel's io_uring is too old: Linux 5.13 or later is needed")
 	}
 	if err := r.mapRings(p); err != nil {
 		return fmt.Errorf("aio: map io_uring: %w", err)

@@ -18,6 +18,8 @@ func checkCommand() *cli.Command {
 		Usage:       "tell what this host can run",
 		Description: "Exit codes: 0 Linux guests run here, 1 they don't.",
 		UsageText:   "ebb check",
+
+		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -41,7 +43,7 @@ func Main(args []string) int {
 		// A --disk has commas of its own.
 		DisableSliceFlagSeparator: true,
 		Commands:                  []*cli.Command{runCommand(), checkCommand()},
-		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		OnUsageError:              optionError,
 		// The library must neither exit nor print by itself: there is one place for both, below.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Writer:         os.Stdout,
@@ -57,6 +59,7 @@ func Main(args []string) int {
 	var (
 		end   guestEnd
 		usage usageError
+		help  cli.ExitCoder
 	)
 	switch {
 	case err == nil:
@@ -64,12 +67,51 @@ func Main(args []string) int {
 	case errors.As(err, &end):
 		return int(end)
 	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "ebb:", err)
+		complain(err)
+		return exitUsage
+	case errors.As(err, &help): // the library's only one: help about something that isn't there
+		complain(errors.New("there is no such command to help with: `ebb help` lists them"))
 		return exitUsage
 	default:
-		fmt.Fprintln(os.Stderr, "ebb:", err)
+		complain(err)
 		return exitFailed
 	}
+}
+
+func complain(err error) { fmt.Fprintln(os.Stderr, "ebb:", oneLine(err)) }
+
+// oneLine is an error's text, of however many lines it was joined.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// reason is a file operation's error without the call and the path that are in
+// front of it.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// optionError says in ebb's words what package flag found wrong with an option.
+func optionError(c *cli.Context, err error, _ bool) error {
+	var name, value string
+	said := err.Error()
+	switch {
+	case scan(said, "flag provided but not defined: -%s", &name):
+		return usagef("there is no option --%s: `%s --help` lists them", name, c.Command.HelpName)
+	case scan(said, "flag needs an argument: -%s", &name):
+		return usagef("--%s needs a value: write --%s VALUE", name, name)
+	case scan(said, "invalid boolean value %q for -%s", &value, &name):
+		name = strings.TrimSuffix(name, ":")
+		return usagef("--%s=%s: write --%s alone, or --%s=false", name, value, name, name)
+	}
+	return usagef("%w: `%s --help` lists the options", err, c.Command.HelpName)
+}
+
+func scan(s, format string, into ...any) bool {
+	n, err := fmt.Sscanf(s, format, into...)
+	return err == nil && n == len(into)
 }
 
 // noArguments refuses what stands behind the options.

@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/ebb-vmm/ebb/machine"
 )
 
 // consoleSpec is the value of --console.
@@ -32,56 +30,93 @@ func parseConsole(s string) (consoleSpec, error) {
 	}
 }
 
-// connect opens the console's far end. close restores the terminal and may be
-// called more than once, by any goroutine.
-func (c consoleSpec) connect(out *lateWriter, m *machine.Machine, log *slog.Logger) (close func(), err error) {
+// guest is what a console needs of a machine.
+type guest interface {
+	// Input waits until the guest has taken p. It fails when there is no guest any more.
+	Input(p []byte) error
+	// Stop ends the guest and returns at once.
+	Stop()
+}
+
+// console is the host's end of the guest's console.
+type console struct {
+	restore func()             // gives the terminal back; any goroutine, more than once
+	finish  func(started bool) // undoes what was opened; with started false nothing remains of it
+}
+
+// connect opens the host's end. others are the files the guest is made of, by
+// option: the console must not be one of them.
+func (s consoleSpec) connect(out *lateWriter, g guest, others []namedFile, log *slog.Logger) (console, error) {
+	nothing := func() {}
 	switch {
-	case c.stdio:
+	case s.stdio:
 		restore, err := rawTerminal(os.Stdin)
 		if err != nil {
-			return nil, fmt.Errorf("--console stdio: %w", err)
+			return console{}, fmt.Errorf("--console stdio: %w", err)
 		}
 		out.Writer = os.Stdout
-		go typeInput(os.Stdin, isTerminal(os.Stdin), m, log)
-		return restore, nil
-	case c.file != "":
-		f, err := os.OpenFile(c.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		go typeInput(os.Stdin, isTerminal(os.Stdin), g, time.Second, log)
+		return console{restore: restore, finish: func(bool) { restore() }}, nil
+	case s.file != "":
+		f, err := openConsoleFile(s.file, others)
 		if err != nil {
-			return nil, fmt.Errorf("--console: %w", err)
+			return console{}, err
 		}
 		out.Writer = f
-		return func() { f.Close() }, nil
+		return console{restore: nothing, finish: f.finish}, nil
 	default:
 		out.Writer = io.Discard
-		return func() {}, nil
+		return console{restore: nothing, finish: func(bool) {}}, nil
 	}
 }
 
-// typeInput passes what is read to the guest's console until the guest is gone.
-// From a terminal the escape keys are ebb's own; from a pipe every byte is the
-// guest's.
-func typeInput(in io.Reader, terminal bool, m *machine.Machine, log *slog.Logger) {
+// typedAhead is how much may be typed before the guest listens, in reads of up
+// to 4 KiB: from a terminal, most are one key.
+const typedAhead = 1024
+
+// typeInput passes what is read to the guest's console until the guest is gone
+// or the input ends. From a terminal the escape keys are ebb's own, and work even
+// if the guest takes no input; from a pipe every byte is the guest's. eofPeriod
+// is endOfInput's.
+func typeInput(in io.Reader, terminal bool, g guest, eofPeriod time.Duration, log *slog.Logger) {
+	typed, gone, ended := make(chan []byte, typedAhead), make(chan struct{}), false
+	go func() {
+		defer close(gone)
+		for p := range typed {
+			if g.Input(p) != nil {
+				return
+			}
+		}
+		if ended {
+			endOfInput(g, eofPeriod)
+		}
+	}()
+	defer close(typed)
 	var keys escapes
-	buf := make([]byte, 4096)
 	for {
+		buf := make([]byte, 4096)
 		n, err := in.Read(buf)
 		input, action := buf[:n], keepRunning
 		if terminal {
 			input, action = keys.feed(buf[:n])
 		}
-		if len(input) > 0 && m.Input(input) != nil {
-			return
+		if len(input) > 0 {
+			select {
+			case typed <- input:
+			case <-gone:
+				return
+			}
 		}
 		switch action {
 		case endGuest:
-			m.Stop()
+			g.Stop()
 			return
 		case showHelp:
 			fmt.Fprint(os.Stderr, escapeHelp)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			endOfInput(m)
+			ended = true
 			return
 		case err != nil:
 			log.Warn("the console's input can't be read any more", "err", err)
@@ -93,16 +128,18 @@ func typeInput(in io.Reader, terminal bool, m *machine.Machine, log *slog.Logger
 // At the end of its input a console reads as a file does at its end: every read
 // finds it. So the guest gets Ctrl-D, and again as often as it may take until a
 // program that ends by it is the one that reads.
-func endOfInput(m *machine.Machine) {
+func endOfInput(g guest, period time.Duration) {
 	const (
-		ctrlD  = 4
-		period = time.Second
-		times  = 60
+		ctrlD = 4
+		times = 60
 	)
 	for range times {
-		if m.Input([]byte{ctrlD}) != nil {
+		if g.Input([]byte{ctrlD}) != nil {
 			return
 		}
 		time.Sleep(period)
 	}
 }
+
+// lateWriter is a writer whose destination comes later, before the first Write.
+type lateWriter struct{ io.Writer }

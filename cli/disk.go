@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ebb-vmm/ebb/machine"
 )
+
+var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size"}
 
 // parseDisks reads the values of --disk: comma-separated keys, of which path is
 // needed. A comma in a value is written twice, as for QEMU. Disks without an id
@@ -23,13 +27,13 @@ func parseDisks(specs []string) ([]machine.Disk, error) {
 		}
 		for _, e := range disks {
 			if e.ID == d.ID {
-				return nil, usagef("--disk %s: the id %q is another disk's already; give one of them id=", spec, d.ID)
+				return nil, usagef("--disk %s: the id %s is another disk's already; give one of them another with id=NAME", spec, d.ID)
 			}
 		}
 		disks = append(disks, d)
 	}
 	if len(disks) > machine.MaxDisks {
-		return nil, usagef("--disk: %d disks are too many; %d fit", len(disks), machine.MaxDisks)
+		return nil, usagef("--disk is given %d times; give at most %d", len(disks), machine.MaxDisks)
 	}
 	return disks, nil
 }
@@ -38,15 +42,18 @@ func parseDisk(spec string) (d machine.Disk, err error) {
 	seen := map[string]bool{}
 	for _, item := range splitCommas(spec) {
 		key, value, hasValue := strings.Cut(item, "=")
+		if !slices.Contains(diskKeys, key) {
+			return d, usagef("--disk %s: there is no key %q; write path=FILE, and if needed %s", spec, key, strings.Join(diskKeys[1:], ", "))
+		}
 		if seen[key] {
-			return d, usagef("--disk %s: %s is given twice", spec, key)
+			return d, usagef("--disk %s: %s is given twice; leave one", spec, key)
 		}
 		seen[key] = true
 		switch key {
 		case "readonly", "direct":
 			on, err := parseSwitch(value, hasValue)
 			if err != nil {
-				return d, usagef("--disk %s: %s=%s: write %s alone, or =on or =off", spec, key, value, key)
+				return d, usagef("--disk %s: %s: write %s alone, or %s=on or %s=off", spec, item, key, key, key)
 			}
 			if key == "readonly" {
 				d.ReadOnly = on
@@ -56,35 +63,35 @@ func parseDisk(spec string) (d machine.Disk, err error) {
 			continue
 		}
 		if value == "" {
-			return d, usagef("--disk %s: %s needs a value, %s=...", spec, item, key)
+			return d, usagef("--disk %s: %s needs a value; write %s=VALUE", spec, key, key)
 		}
 		switch key {
 		case "path":
 			d.Path = value
 		case "id":
+			if !validName.MatchString(value) {
+				return d, usagef("--disk %s: id=%s is no id; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", spec, value)
+			}
 			d.ID = value
 		case "serial":
 			if len(value) > 20 {
-				return d, usagef("--disk %s: serial=%s has %d bytes; virtio-blk has room for 20", spec, value, len(value))
+				return d, usagef("--disk %s: serial=%s has %d bytes; use at most 20", spec, value, len(value))
 			}
 			d.Serial = value
 		case "queues":
-			// As many vectors as queues must fit into one page of the MSI-X table.
-			d.Queues, err = parseNumber(value, 1, 64)
+			d.Queues, err = parseNumber(value, 1, machine.MaxCPUs) // no guest uses more than one a vCPU
 		case "queue-size":
 			d.QueueSize, err = parseNumber(value, 4, 1024)
 			if err == nil && d.QueueSize&(d.QueueSize-1) != 0 {
-				err = fmt.Errorf("not a power of two")
+				err = errors.New("give a power of two")
 			}
-		default:
-			return d, usagef("--disk %s: there is no key %q; path, id, serial, readonly, direct, queues and queue-size exist", spec, key)
 		}
 		if err != nil {
 			return d, usagef("--disk %s: %s: %w", spec, item, err)
 		}
 	}
 	if d.Path == "" {
-		return d, usagef("--disk %s: path=FILE is missing", spec)
+		return d, usagef("--disk %s: the image is missing; write path=FILE", spec)
 	}
 	return d, nil
 }
@@ -113,7 +120,7 @@ func parseSwitch(value string, given bool) (bool, error) {
 func parseNumber(s string, low, high int) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("not a number from %d to %d", low, high)
+		return 0, fmt.Errorf("give a number from %d to %d", low, high)
 	}
 	return n, nil
 }

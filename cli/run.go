@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -27,14 +26,16 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "initrd", Usage: "initial RAM disk `FILE`"},
 			&cli.StringFlag{Name: "append", Usage: "kernel command line `ARGS`", Value: "console=ttyS0"},
 			&cli.StringFlag{Name: "memory", Usage: "guest memory `SIZE`, such as 512M or 4G, a multiple of 2M", Value: "512M"},
-			&cli.IntFlag{Name: "cpus", Usage: "`NUMBER` of vCPUs", Value: 1},
+			&cli.StringFlag{Name: "cpus", Usage: "`NUMBER` of vCPUs", Value: "1"},
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME`, unique on this host (default: ebb-PID)"},
-			&cli.StringSliceFlag{Name: "disk", Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]`, as often as needed"},
+			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]`, as often as needed"},
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring", Value: "uring"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
 			&cli.BoolFlag{Name: "no-reboot", Usage: "end when the guest resets (exit code 3) instead of booting again"},
+			&cli.StringFlag{Name: configOption, Usage: "read options from `FILE`, one a line without the dashes; those given here win"},
 		},
-		Action: run,
+		Action:       run,
+		OnUsageError: optionError,
 	}
 }
 
@@ -42,43 +43,53 @@ func run(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: shortTime}))
-	cfg, err := machineConfig(c)
+	disks, err := applyConfig(c)
 	if err != nil {
 		return err
 	}
-	cfg.Log = log
-	console, err := parseConsole(c.String("console"))
+	cfg, err := machineConfig(c, append(disks, c.StringSlice(diskOption)...))
 	if err != nil {
 		return err
 	}
-	name := c.String("name")
-	if name == "" {
-		name = fmt.Sprintf("ebb-%d", os.Getpid())
+	spec, err := parseConsole(c.String("console"))
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("ebb-%d", os.Getpid())
+	if c.IsSet("name") {
+		name = c.String("name")
 	}
 	release, err := claimName(name)
 	if err != nil {
 		return err
 	}
 	defer release()
+	return runMachine(cfg, spec)
+}
 
-	// The output's file is opened only once all else is known to be good: nothing
-	// is created for a machine that doesn't start.
+func runMachine(cfg machine.Config, spec consoleSpec) error {
+	// A console that nobody reads any more is no reason to end the guest.
+	signal.Ignore(unix.SIGPIPE)
 	var out lateWriter
 	cfg.Console = &out
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: shortTime}))
 	m, err := machine.New(cfg)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	closeConsole, err := console.connect(&out, m, log)
+	// Before the terminal is touched: from here on every signal restores it.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	console, err := spec.connect(&out, m, files(cfg), cfg.Log)
 	if err != nil {
 		return err
 	}
-	defer closeConsole()
-	defer endOnSignals(m, closeConsole)()
+	defer endOnSignals(signals, m, console.restore)()
 
 	end, err := m.Run()
+	console.finish(err == nil)
 	if err != nil {
 		return err
 	}
@@ -88,45 +99,59 @@ func run(c *cli.Context) error {
 	case machine.Reset:
 		return guestEnd(exitReset)
 	case machine.Panicked:
-		log.Error("the guest's kernel panicked")
+		cfg.Log.Error("the guest's kernel panicked")
 		return guestEnd(exitPanicked)
 	default:
 		return fmt.Errorf("the guest was %v", end)
 	}
 }
 
-func machineConfig(c *cli.Context) (machine.Config, error) {
-	cfg := machine.Config{
+// files names what a machine reads, and its disks.
+func files(cfg machine.Config) []namedFile {
+	list := []namedFile{{"--kernel", cfg.Kernel}}
+	if cfg.Initrd != "" {
+		list = append(list, namedFile{"--initrd", cfg.Initrd})
+	}
+	for _, d := range cfg.Disks {
+		list = append(list, namedFile{"--disk " + d.ID, d.Path})
+	}
+	return list
+}
+
+func machineConfig(c *cli.Context, disks []string) (cfg machine.Config, err error) {
+	cfg = machine.Config{
 		Kernel: c.String("kernel"), Initrd: c.String("initrd"), Cmdline: c.String("append"),
-		CPUs: c.Int("cpus"), NoReboot: c.Bool("no-reboot"),
+		NoReboot: c.Bool("no-reboot"),
 	}
 	if cfg.Kernel == "" {
-		return cfg, usagef("--kernel is needed: give a bzImage or an ELF file")
+		return cfg, usagef("--kernel is missing: give a bzImage or an ELF file")
 	}
-	if cfg.CPUs < 1 || cfg.CPUs > machine.MaxCPUs {
-		return cfg, usagef("--cpus %d: a guest has 1 to %d vCPUs", cfg.CPUs, machine.MaxCPUs)
+	if cfg.CPUs, err = parseNumber(c.String("cpus"), 1, machine.MaxCPUs); err != nil {
+		return cfg, usagef("--cpus %s: %w", c.String("cpus"), err)
 	}
 	if c.String("aio") != "uring" {
-		return cfg, usagef("--aio %s: the engine is uring", c.String("aio"))
+		return cfg, usagef("--aio %s: there is no such engine; write uring", c.String("aio"))
 	}
-	var err error
 	if cfg.Memory, err = parseMemory(c.String("memory")); err != nil {
 		return cfg, err
 	}
-	cfg.Disks, err = parseDisks(c.StringSlice("disk"))
+	cfg.Disks, err = parseDisks(disks)
 	return cfg, err
 }
 
 // parseMemory reads a size with a binary unit.
 func parseMemory(s string) (uint64, error) {
+	const unit = 2 << 20 // bytes: machine.Config.Memory's
 	n, err := units.RAMInBytes(s)
 	switch {
 	case err != nil:
 		return 0, usagef("--memory %s: not a size; write it as 512M or 4G", s)
+	case s != "" && s[len(s)-1] >= '0' && s[len(s)-1] <= '9' && n < machine.MinMemory:
+		return 0, usagef("--memory %s: that is %s bytes; write a unit behind it, as in 512M or 4G", s, s)
 	case n < machine.MinMemory || n > machine.MaxMemory:
-		return 0, usagef("--memory %s: a guest has %d MiB to %d GiB", s, machine.MinMemory>>20, machine.MaxMemory>>30)
-	case n%(2<<20) != 0:
-		return 0, usagef("--memory %s: not a multiple of 2M", s)
+		return 0, usagef("--memory %s: give %dM to %dG", s, machine.MinMemory>>20, machine.MaxMemory>>30)
+	case n%unit != 0:
+		return 0, usagef("--memory %s: not a multiple of 2M; give %dM", s, (n/unit+1)*unit>>20)
 	}
 	return uint64(n), nil
 }
@@ -139,16 +164,14 @@ func shortTime(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// endOnSignals stops the machine at the first signal that asks for it, and the
-// process at the second: a guest's disk may hang.
-func endOnSignals(m *machine.Machine, restore func()) (undo func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+// endOnSignals stops the guest at the first signal, and the process at the
+// second: a guest's disk may hang.
+func endOnSignals(signals <-chan os.Signal, g guest, restore func()) (undo func()) {
 	done := make(chan struct{})
 	go func() {
 		select {
 		case <-signals:
-			m.Stop()
+			g.Stop()
 		case <-done:
 			return
 		}
@@ -160,8 +183,5 @@ func endOnSignals(m *machine.Machine, restore func()) (undo func()) {
 		case <-done:
 		}
 	}()
-	return func() { signal.Stop(signals); close(done) }
+	return func() { close(done) }
 }
-
-// lateWriter is a writer whose destination comes later, before the first Write.
-type lateWriter struct{ io.Writer }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,8 @@ func rawTerminal(f *os.File) (restore func(), err error) {
 		return func() {}, nil
 	}
 	// A background process that touches its terminal is stopped: say so instead.
-	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err == nil && group != unix.Getpgrp() {
-		return nil, errors.New("ebb runs in the background of its terminal: use --console none or --console file:FILE")
+	if inBackground(fd) {
+		return nil, errors.New("ebb runs in the background of its terminal; use --console none or --console file:FILE")
 	}
 	raw := *old
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
@@ -34,7 +35,43 @@ func rawTerminal(f *os.File) (restore func(), err error) {
 	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &raw); err != nil {
-		return nil, fmt.Errorf("the terminal can't be set to raw mode: %w", err)
+		return nil, fmt.Errorf("the terminal can't be set to raw mode (%w); use --console none or --console file:FILE", err)
 	}
-	return sync.OnceFunc(func() { _ = unix.IoctlSetTermios(fd, unix.TCSETSW, old) }), nil
+	var (
+		mu       sync.Mutex
+		restored bool
+	)
+	set := func(request uint, mode *unix.Termios) {
+		if !inBackground(fd) { // where the shell has taken the terminal back already
+			_ = unix.IoctlSetTermios(fd, request, mode)
+		}
+	}
+	// A shell sets its own modes while ebb is stopped.
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, unix.SIGCONT)
+	go func() {
+		for range continued {
+			mu.Lock()
+			if !restored {
+				set(unix.TCSETS, &raw)
+			}
+			mu.Unlock()
+		}
+	}()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !restored {
+			restored = true
+			signal.Stop(continued)
+			set(unix.TCSETSW, old)
+		}
+	}, nil
+}
+
+// inBackground reports whether fd is this process's controlling terminal and
+// another process group has it now.
+func inBackground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group != unix.Getpgrp()
 }
