@@ -200,13 +200,16 @@ func (m *Machine) Pause(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := hw.pause(ctx); err != nil {
-		return fmt.Errorf("pausing: %w", err)
-	}
+	err := hw.pause(ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hw != hw {
+	select {
+	case <-hw.over: // it came to its end first
 		return ErrNotRunning
+	default:
+	}
+	if err != nil {
+		return fmt.Errorf("pausing: %w", err)
 	}
 	m.paused = true
 	return nil
