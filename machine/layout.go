@@ -5,20 +5,25 @@ package machine
 //
 //	0           RAM, up to 3 GiB; the loader's structures and the ACPI tables in the first MiB
 //	mmioStart   BARs, assigned by ebb (512 MiB)
-//	ecamBase    PCI configuration space, 1 MiB a bus (256 MiB)
+//	ecamBase    PCI configuration space, 1 MiB a bus
 //	0xfec00000  I/O APIC, and from 0xfee00000 the local APICs (in KVM)
 //	kvmPages    pages KVM needs for itself on Intel hosts
 //	4 GiB       RAM that did not fit below 3 GiB
 const (
 	mmioStart = 0xc0000000 // memory.HoleStart
 	ecamBase  = 0xe0000000
-	ecamSize  = 256 << 20
+	ecamSize  = pciBuses << 20
 	mmioEnd   = ecamBase
 
 	ioapicAddr = 0xfec00000
 	lapicAddr  = 0xfee00000
 	kvmPages   = 0xfffbc000 // identity map (1 page), then task state segment (3 pages)
 )
+
+// pciBuses is how many PCI buses there can be. A Linux guest looks for devices on
+// every one, 32 configuration reads each, which for all 256 takes longer than the
+// rest of its boot.
+const pciBuses = 1
 
 // Ports.
 const (

@@ -12,7 +12,7 @@ import (
 func testMachine(cpus int) Machine {
 	return Machine{
 		CPUs: cpus, LocalAPIC: 0xfee00000, IOAPIC: 0xfec00000,
-		ECAM: 0xe0000000, MMIOFirst: 0xc0000000, MMIOEnd: 0xe0000000,
+		ECAM: 0xe0000000, Buses: 4, MMIOFirst: 0xc0000000, MMIOEnd: 0xe0000000,
 		SCI: 9, PM1Event: 0x600, PM1Control: 0x604, ResetPort: 0xcf9, ResetValue: 6, SleepTypeS5: 5,
 		Serial: 0x3f8, SerialIRQ: 4, CMOS: 0x70, CMOSIRQ: 8, PanicPort: 0x505, IRQ0ToPin2: true,
 	}

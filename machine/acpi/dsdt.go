@@ -12,7 +12,7 @@ func buildDSDT(m Machine) []byte {
 				name("_BBN", integer(0)),
 				name("_UID", integer(0)),
 				name("_CRS", resources(
-					wordRange(rangeBus, 0, 255),
+					wordRange(rangeBus, 0, uint16(m.Buses-1)),
 					ports(0xcf8, 8),
 					wordRange(rangeIO, 0x0000, 0x0cf7),
 					wordRange(rangeIO, 0x0d00, 0xffff),
@@ -23,7 +23,7 @@ func buildDSDT(m Machine) []byte {
 			device("MBRD",
 				name("_HID", eisaID("PNP0C02")),
 				name("_UID", integer(0)),
-				name("_CRS", resources(memory32(m.ECAM, 256<<20))),
+				name("_CRS", resources(memory32(m.ECAM, uint32(m.Buses)<<20))),
 			),
 			device("COM1",
 				name("_HID", eisaID("PNP0501")),

@@ -14,7 +14,8 @@ type Machine struct {
 
 	LocalAPIC, IOAPIC uint32
 
-	ECAM               uint32 // base of the PCI configuration window, 1 MiB a bus, 256 buses
+	ECAM               uint32 // base of the PCI configuration window, 1 MiB a bus
+	Buses              int    // PCI buses, 1 to 256
 	MMIOFirst, MMIOEnd uint32 // where BARs may be, end exclusive
 
 	SCI         uint8  // interrupt of power management events
@@ -118,7 +119,7 @@ func buildFACS(size int) []byte {
 func buildMCFG(m Machine) []byte {
 	b := make([]byte, 8+16)
 	binary.LittleEndian.PutUint64(b[8:], uint64(m.ECAM))
-	b[8+11] = 255 // last bus; segment 0, first bus 0
+	b[8+11] = byte(m.Buses - 1) // last bus; segment 0, first bus 0
 	return b
 }
 

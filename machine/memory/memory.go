@@ -43,8 +43,7 @@ func New(size uint64) (*RAM, error) {
 		if part.size == 0 {
 			continue
 		}
-		b, err := unix.Mmap(-1, 0, int(part.size), unix.PROT_READ|unix.PROT_WRITE,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+		b, err := mapAligned(part.size)
 		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("mapping %d MiB of guest memory: %w", part.size>>20, err)
@@ -89,8 +88,7 @@ func (r *RAM) Bytes(gpa, n uint64) []byte {
 // points into the memory is in flight.
 func (r *RAM) Close() {
 	for _, g := range r.regions {
-		// It fails only for a range that isn't mapped, and this one is.
-		_ = unix.Munmap(g.Bytes)
+		unmap(g.Bytes)
 	}
 	r.regions = nil
 }

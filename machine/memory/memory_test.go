@@ -52,6 +52,23 @@ func TestRegionsAreDistinctMemory(t *testing.T) {
 	}
 }
 
+// Else KVM could not use huge pages.
+func TestHostAddressIsAlignedLikeTheGuests(t *testing.T) {
+	for range 4 { // the kernel may hit it by chance
+		r, err := New(HoleStart + 3*Alignment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for _, g := range r.Regions() {
+			if host := hostAddress(g.Bytes); host%Alignment != g.GPA%Alignment {
+				t.Errorf("guest address %#x is at %#x", g.GPA, host)
+			}
+			g.Bytes[0], g.Bytes[len(g.Bytes)-1] = 1, 1 // all of it is mapped
+		}
+	}
+}
+
 func TestSizeMustBeAligned(t *testing.T) {
 	for _, size := range []uint64{0, 1, Alignment - 1, Alignment + 4096} {
 		if r, err := New(size); err == nil {
