@@ -1,11 +1,15 @@
 package boot
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/ebb-vmm/ebb/machine/memory"
 )
@@ -214,10 +218,26 @@ func kernelRAM(ram *memory.RAM, gpa, n uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readAt fills guest memory from the file.
+// readAt fills guest memory from the file. Most of the time goes into touching
+// fresh memory, so several threads take a piece at a time.
 func (k *Kernel) readAt(dst []byte, off int64) error {
-	_, err := k.file.ReadAt(dst, off)
-	return truncated(err, "the file is truncated")
+	const piece, maxReaders = 2 << 20, 4
+	pieces := (len(dst) + piece - 1) / piece
+	var (
+		next    atomic.Int64
+		readers sync.WaitGroup
+		errs    = make([]error, pieces)
+	)
+	for range min(pieces, maxReaders, runtime.NumCPU()) {
+		readers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < pieces; i = int(next.Add(1)) - 1 {
+				at := i * piece
+				_, errs[i] = k.file.ReadAt(dst[at:min(at+piece, len(dst))], off+int64(at))
+			}
+		})
+	}
+	readers.Wait()
+	return truncated(cmp.Or(errs...), "the file is truncated")
 }
 
 // truncated says what it means that a file ended early.
