@@ -30,6 +30,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME`, unique on this host (default: ebb-PID)"},
 			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]`, as often as needed"},
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring", Value: "uring"},
+			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
 			&cli.BoolFlag{Name: "no-reboot", Usage: "end when the guest resets (exit code 3) instead of booting again"},
 			&cli.StringFlag{Name: configOption, Usage: "read options from `FILE`, one a line without the dashes; those given here win"},
@@ -131,6 +132,9 @@ func machineConfig(c *cli.Context, disks []string) (cfg machine.Config, err erro
 	}
 	if c.String("aio") != "uring" {
 		return cfg, usagef("--aio %s: there is no such engine; write uring", c.String("aio"))
+	}
+	if cfg.AIOMax, err = parseNumber(c.String("aio-max"), 1, 32768); err != nil {
+		return cfg, usagef("--aio-max %s: %w", c.String("aio-max"), err)
 	}
 	if cfg.Memory, err = parseMemory(c.String("memory")); err != nil {
 		return cfg, err

@@ -1,7 +1,10 @@
 package tests
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,6 +24,7 @@ func TestBoot(t *testing.T) {
 		{"6.1", "bzImage", 2, 4, 5120},
 		{"6.12", "bzImage", 1, 4, 5120},
 		{"6.1", "vmlinux", 1, 4, 256},
+		{"6.1", "vmlinux", 1, 64, 512}, // more than slots: some share one as its functions
 	} {
 		name := fmt.Sprintf("%s-%s-cpus=%d-disks=%d-memory=%dM", c.series, c.format, c.cpus, c.disks, c.memoryMiB)
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +59,32 @@ func TestBoot(t *testing.T) {
 				if d.Serial != serial(i) || d.Size != int64(i+1)<<20 || d.ReadOnly != (i == 2) || d.Block != 512 || d.Queues != c.cpus {
 					t.Errorf("disk %d: %v", i, d)
 				}
+			}
+		})
+	}
+}
+
+// A vmlinux without the PVH note is entered at its 64-bit entry point.
+func TestBootBy64BitEntry(t *testing.T) {
+	for _, series := range []string{"6.1", "6.12"} {
+		t.Run(series, func(t *testing.T) {
+			data, err := os.ReadFile(images.Small[series].Kernel.Vmlinux)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const note, other = "\x12\x00\x00\x00Xen\x00", "\x13\x00\x00\x00Xen\x00"
+			if bytes.Count(data, []byte(note)) != 1 {
+				t.Fatal("the PVH note is not where it is expected")
+			}
+			kernel := filepath.Join(t.TempDir(), "vmlinux")
+			if err := os.WriteFile(kernel, bytes.Replace(data, []byte(note), []byte(other), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args := kernelArgs(series, "vmlinux", "report")
+			args = append(args, "--kernel", kernel, "--cpus", "2", "--disk", "path="+makeImage(t, "disk", 1<<20))
+			e := startEbb(t, args...)
+			if r := e.mustEnd(0); r.Err() != nil || r.CPUs != 2 || len(r.Disks) != 1 {
+				t.Errorf("%v, %d CPUs, %d disks\n%s", r.Err(), r.CPUs, len(r.Disks), e.transcript())
 			}
 		})
 	}
