@@ -212,6 +212,10 @@ func (h *hardware) addCPUs(m *Machine) error {
 	return nil
 }
 
+// consoleGather is how long output gathers before the next of it is passed on: a
+// guest that prints costs a wake-up each time, not one for each byte.
+const consoleGather = 2 * time.Millisecond
+
 // start lets the vCPUs go, and the console flow to w until the guest is over
 // and all is written. With held they wait at the gate. Call it once.
 func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
@@ -224,6 +228,7 @@ func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
 			if w != nil {
 				_, _ = w.Write(buf) // a console that can't be written to is no reason to stop a guest
 			}
+			time.Sleep(consoleGather)
 		}
 	})
 	for _, c := range h.gate.cpus {

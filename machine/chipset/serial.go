@@ -52,7 +52,8 @@ type Serial struct {
 	irq Line
 
 	mu       sync.Mutex
-	changed  sync.Cond // output appeared, input was taken, or closed
+	output   sync.Cond // sent is no longer empty, or closed
+	input    sync.Cond // received has room, the guest listens, or closed
 	ier      byte
 	fifo     bool
 	lcr, mcr byte
@@ -69,7 +70,7 @@ type Serial struct {
 // NewSerial returns an idle port whose interrupts go to irq.
 func NewSerial(irq Line) *Serial {
 	s := &Serial{irq: irq, lcr: 3 /* 8 bits */, divisor: [2]byte{12} /* 9600 */}
-	s.changed.L = &s.mu
+	s.output.L, s.input.L = &s.mu, &s.mu
 	return s
 }
 
@@ -79,7 +80,7 @@ func (s *Serial) Output(buf []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.sent) == 0 && !s.closed {
-		s.changed.Wait()
+		s.output.Wait()
 	}
 	buf = append(buf[:0], s.sent...)
 	wasFull := !s.room()
@@ -105,7 +106,7 @@ func (s *Serial) Input(p []byte) (n int, ok bool) {
 		}
 		k := min(depth-len(s.received), len(p)-n)
 		if k <= 0 || s.ier&ierReceive == 0 {
-			s.changed.Wait()
+			s.input.Wait()
 			continue
 		}
 		s.received = append(s.received, p[n:n+k]...)
@@ -121,7 +122,8 @@ func (s *Serial) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.changed.Broadcast()
+	s.output.Broadcast()
+	s.input.Broadcast()
 }
 
 func (s *Serial) room() bool { return len(s.sent) < outputLimit }
@@ -146,7 +148,7 @@ func (s *Serial) read(off uint64) byte {
 		}
 		b := s.received[0]
 		s.received = s.received[:copy(s.received, s.received[1:])]
-		s.changed.Broadcast()
+		s.input.Broadcast()
 		return b
 	case off == regIER:
 		return s.ier
@@ -214,12 +216,12 @@ func (s *Serial) write(off uint64, v byte) {
 			s.thre = true // enabling it with an empty register raises it
 		}
 		s.ier = v & 0x0f
-		s.changed.Broadcast()
+		s.input.Broadcast()
 	case off == regIIR:
 		s.fifo = v&fcrEnable != 0
 		if v&fcrClearReceive != 0 {
 			s.received = s.received[:0]
-			s.changed.Broadcast()
+			s.input.Broadcast()
 		}
 	case off == regLCR:
 		s.lcr = v
@@ -242,7 +244,9 @@ func (s *Serial) transmit(v byte) {
 	case s.room():
 		s.sent = append(s.sent, v)
 		s.thre = s.room()
-		s.changed.Broadcast()
+		if len(s.sent) == 1 {
+			s.output.Signal()
+		}
 	}
 	// Else the guest wrote although the transmitter was busy: the byte is lost.
 }
