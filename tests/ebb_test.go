@@ -20,7 +20,7 @@ import (
 
 // guestDeadline bounds the life of one guest. Under emulation and with fio in it,
 // a guest takes a minute.
-const guestDeadline = 5 * time.Minute
+const guestDeadline = 3 * time.Minute
 
 // ebb is a running ebb with everything it printed.
 type ebb struct {
