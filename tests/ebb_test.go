@@ -18,9 +18,9 @@ import (
 	"github.com/ebb-vmm/ebb/guest/report"
 )
 
-// guestDeadline bounds the life of one guest. Under emulation and with fio in it,
-// a guest takes a minute.
-const guestDeadline = 3 * time.Minute
+// guestDeadline bounds the life of one guest. Under emulation the longest takes half
+// a minute.
+const guestDeadline = 2 * time.Minute
 
 // ebb is a running ebb with everything it printed.
 type ebb struct {
@@ -102,6 +102,7 @@ func (e *ebb) await(done func() bool) bool {
 func (e *ebb) expect(text string) {
 	e.t.Helper()
 	if !e.await(func() bool { return strings.Contains(e.stdout.String(), text) }) {
+		e.wait() // was it killed?
 		e.t.Fatalf("ebb ended before the console showed %q\n%s", text, e.transcript())
 	}
 }
@@ -124,6 +125,7 @@ func (e *ebb) run(command string) string {
 		out, _, ended = strings.Cut(rest, end)
 		return begun && ended
 	}) {
+		e.wait() // was it killed?
 		e.t.Fatalf("the guest did not finish %q\n%s", command, e.transcript())
 	}
 	return strings.ReplaceAll(out, "\r", "")
@@ -136,7 +138,7 @@ func (e *ebb) wait() (int, report.Report) {
 	e.ended <- err
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 0) {
-		e.t.Fatalf("ebb: %v (a guest has %v)\n%s", err, guestDeadline, e.transcript())
+		standstill(e.t, "ebb: %v (a guest has %v)\n%s", err, guestDeadline, e.transcript())
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

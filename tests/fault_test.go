@@ -35,39 +35,46 @@ func mustFail(e *ebb, command string) {
 }
 
 func TestTruncatedImage(t *testing.T) {
-	image := makeImage(t, "a", 64<<20)
-	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
-		"--disk", "path="+image, "--disk", "path="+makeImage(t, "b", 4<<20))...)
-	e.expect("ebb:/#")
-	mustRead(e, readEnd)
-	if err := os.Truncate(image, 32<<20); err != nil {
-		t.Fatal(err)
-	}
-	mustFail(e, readEnd)
-	mustRead(e, readStart)
-	mustRead(e, readOther)
-	mustRead(e, writeOther)
-	e.stdin.Close()
-	e.mustEnd(0)
-	if s := e.stderr.String(); !strings.Contains(s, "vda") {
-		t.Errorf("the log doesn't name the disk: %s", s)
-	}
+	guestTest(t, func(t *testing.T) {
+		image := makeImage(t, "a", 64<<20)
+		e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
+			"--disk", "path="+image, "--disk", "path="+makeImage(t, "b", 4<<20))...)
+		e.expect("ebb:/#")
+		mustRead(e, readEnd)
+		if err := os.Truncate(image, 32<<20); err != nil {
+			t.Fatal(err)
+		}
+		mustFail(e, readEnd)
+		mustRead(e, readStart)
+		mustRead(e, readOther)
+		mustRead(e, writeOther)
+		e.stdin.Close()
+		e.mustEnd(0)
+		if s := e.stderr.String(); !strings.Contains(s, "vda") {
+			t.Errorf("the log doesn't name the disk: %s", s)
+		}
+	})
 }
 
 func TestFailingDevice(t *testing.T) {
-	device := badDevice(t, 64, 1016*64<<10, 1024*64<<10)
-	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
-		"--disk", "path="+device+",direct", "--disk", "path="+makeImage(t, "b", 4<<20))...)
-	e.expect("ebb:/#")
-	mustFail(e, readEnd)
-	mustFail(e, "dd if=/dev/zero of=/dev/vda bs=64k seek=1016 count=8 oflag=direct")
-	mustRead(e, readStart)
-	mustRead(e, "dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct")
-	mustRead(e, readOther)
-	mustRead(e, writeOther)
-	e.stdin.Close()
-	e.mustEnd(0)
+	guestTest(t, func(t *testing.T) {
+		device := badDevice(t, 64, 1016*64<<10, 1024*64<<10)
+		e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
+			"--disk", "path="+device+",direct", "--disk", "path="+makeImage(t, "b", 4<<20))...)
+		e.expect("ebb:/#")
+		mustFail(e, readEnd)
+		mustFail(e, "dd if=/dev/zero of=/dev/vda bs=64k seek=1016 count=8 oflag=direct")
+		mustRead(e, readStart)
+		mustRead(e, "dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct")
+		mustRead(e, readOther)
+		mustRead(e, writeOther)
+		e.stdin.Close()
+		e.mustEnd(0)
+	})
 }
+
+// devices counts what badDevice made.
+var devices int
 
 // badDevice makes a block device of the kernel's null_blk driver that keeps data
 // and fails from byte firstBad up to endBad.
@@ -77,7 +84,9 @@ func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
 	if _, err := os.Stat(config + "/nullb"); err != nil {
 		_ = unix.Mount("configfs", config, "configfs", 0, "")
 	}
-	dir := filepath.Join(config, "nullb", "ebbtest")
+	devices++
+	folder := fmt.Sprintf("ebbtest%d", devices)
+	dir := filepath.Join(config, "nullb", folder)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Skipf("no failing block device to be had (module null_blk, as root): %v", err)
 	}
@@ -101,7 +110,7 @@ func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
 		t.Fatal(err)
 	}
 	// null_blk calls a device by its folder's name on newer kernels.
-	for _, name := range []string{"/dev/ebbtest", "/dev/nullb" + strings.TrimSpace(string(index))} {
+	for _, name := range []string{"/dev/" + folder, "/dev/nullb" + strings.TrimSpace(string(index))} {
 		if _, err := os.Stat(name); err == nil {
 			return name
 		}
