@@ -7,8 +7,8 @@ import (
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
-// In the lab, and only there, a guest comes to a standstill now and then: QEMU
-// 7.2's emulated SVM crashes or stops kernels (docs/lab.md). A test whose guest
+// In the lab, where alone it was seen, a guest comes to a standstill now and then.
+// The cause is not found, and ebb is not cleared (docs/lab.md). A test whose guest
 // was killed by its deadline there is begun again, and says so; a second
 // standstill fails it. Whatever else a guest does wrong fails at once.
 

@@ -106,7 +106,7 @@ func Available() error {
 	return nil
 }
 
-// noXSAVE takes XSAVE and what builds on it from the lab's processor. QEMU's emulated SVM does not intercept XSETBV, so
-// KVM never learns which state components a guest has enabled, and puts its own idea back at every entry: the guest's
-// vector registers are then not saved when it switches tasks. Kernels without XSAVE use FXSAVE, which is right.
+// noXSAVE takes XSAVE and what builds on it from the lab's processor. With it, a guest's kernel finds CPUID leaf 0xd at odds
+// with the state components it has just enabled, as if its XSETBV had not been intercepted; vector registers would then
+// be lost when it switches tasks. That is inferred from the guest's warning. Without XSAVE kernels use FXSAVE.
 const noXSAVE = "-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma"

@@ -48,7 +48,7 @@ func Main(m *testing.M, bootsLinux func() bool, o Options) {
 // bootAllowance is added to the tests' own timeout for the lab's boot.
 const bootAllowance = 2 * time.Minute
 
-// maxLabs is how often a package's tests are begun. Now and then QEMU 7.2's emulated SVM crashes the lab's kernel. That is
+// maxLabs is how often a package's tests are begun. Now and then the lab's kernel crashes under the emulator. That is
 // neither a success nor a failure of the tests; those that fail are never run again.
 const maxLabs = 3
 
