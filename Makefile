@@ -8,6 +8,9 @@
 GO    ?= go
 TESTS ?= ./...
 
+# Series of the Debian kernels that guests boot.
+KERNELS = 6.1,6.12
+
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2
 
 .PHONY: build run test check bench-boot bench-aio clean deps images
