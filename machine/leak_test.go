@@ -103,6 +103,7 @@ func TestFailuresOfRunLeaveNothing(t *testing.T) {
 
 // What New can know it says, and leaves nothing behind either.
 func TestNewChecksTheDisksOptions(t *testing.T) {
+	needKVM(t)
 	disks := diskImages(t, 2)
 	disks[1].Queues = -1
 	before := openFiles(t)
