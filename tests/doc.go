@@ -8,6 +8,5 @@
 //	verify_test.go  what guests write is what the host reads back
 //	fault_test.go   images that fail under a running guest
 //	pause_test.go   pausing a guest in full I/O
-//	standstill_test.go  guests that hang in the lab: one more try, said aloud
 //	bench/          ebb beside QEMU; the Makefile's bench targets
 package tests

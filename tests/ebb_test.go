@@ -138,7 +138,7 @@ func (e *ebb) wait() (int, report.Report) {
 	e.ended <- err
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 0) {
-		standstill(e.t, "ebb: %v (a guest has %v)\n%s", err, guestDeadline, e.transcript())
+		e.t.Fatalf("ebb: %v (a guest has %v)\n%s", err, guestDeadline, e.transcript())
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -35,42 +35,38 @@ func mustFail(e *ebb, command string) {
 }
 
 func TestTruncatedImage(t *testing.T) {
-	guestTest(t, func(t *testing.T) {
-		image := makeImage(t, "a", 64<<20)
-		e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
-			"--disk", "path="+image, "--disk", "path="+makeImage(t, "b", 4<<20))...)
-		e.expect("ebb:/#")
-		mustRead(e, readEnd)
-		if err := os.Truncate(image, 32<<20); err != nil {
-			t.Fatal(err)
-		}
-		mustFail(e, readEnd)
-		mustRead(e, readStart)
-		mustRead(e, readOther)
-		mustRead(e, writeOther)
-		e.stdin.Close()
-		e.mustEnd(0)
-		if s := e.stderr.String(); !strings.Contains(s, "vda") {
-			t.Errorf("the log doesn't name the disk: %s", s)
-		}
-	})
+	image := makeImage(t, "a", 64<<20)
+	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
+		"--disk", "path="+image, "--disk", "path="+makeImage(t, "b", 4<<20))...)
+	e.expect("ebb:/#")
+	mustRead(e, readEnd)
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	mustFail(e, readEnd)
+	mustRead(e, readStart)
+	mustRead(e, readOther)
+	mustRead(e, writeOther)
+	e.stdin.Close()
+	e.mustEnd(0)
+	if s := e.stderr.String(); !strings.Contains(s, "vda") {
+		t.Errorf("the log doesn't name the disk: %s", s)
+	}
 }
 
 func TestFailingDevice(t *testing.T) {
-	guestTest(t, func(t *testing.T) {
-		device := badDevice(t, 64, 1016*64<<10, 1024*64<<10)
-		e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
-			"--disk", "path="+device+",direct", "--disk", "path="+makeImage(t, "b", 4<<20))...)
-		e.expect("ebb:/#")
-		mustFail(e, readEnd)
-		mustFail(e, "dd if=/dev/zero of=/dev/vda bs=64k seek=1016 count=8 oflag=direct")
-		mustRead(e, readStart)
-		mustRead(e, "dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct")
-		mustRead(e, readOther)
-		mustRead(e, writeOther)
-		e.stdin.Close()
-		e.mustEnd(0)
-	})
+	device := badDevice(t, 64, 1016*64<<10, 1024*64<<10)
+	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""),
+		"--disk", "path="+device+",direct", "--disk", "path="+makeImage(t, "b", 4<<20))...)
+	e.expect("ebb:/#")
+	mustFail(e, readEnd)
+	mustFail(e, "dd if=/dev/zero of=/dev/vda bs=64k seek=1016 count=8 oflag=direct")
+	mustRead(e, readStart)
+	mustRead(e, "dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct")
+	mustRead(e, readOther)
+	mustRead(e, writeOther)
+	e.stdin.Close()
+	e.mustEnd(0)
 }
 
 // devices counts what badDevice made.

@@ -58,81 +58,79 @@ func (c *console) await(ctx context.Context, text string, over <-chan struct{}) 
 // A guest that verifies its own I/O is paused again and again. Nothing may be in
 // flight then, and nothing may be lost.
 func TestPauseUnderIO(t *testing.T) {
-	guestTest(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(context.Background(), guestDeadline)
-		defer cancel()
-		img := images.WithPrograms["6.1"]
-		cfg := machine.Config{
-			Kernel: img.Kernel.Vmlinux, Initrd: img.Initrd, Cmdline: "console=ttyS0 quiet panic=-1 ebb.run=fio:size=4m",
-			Memory: 768 << 20, CPUs: 2, NoReboot: true,
+	ctx, cancel := context.WithTimeout(context.Background(), guestDeadline)
+	defer cancel()
+	img := images.WithPrograms["6.1"]
+	cfg := machine.Config{
+		Kernel: img.Kernel.Vmlinux, Initrd: img.Initrd, Cmdline: "console=ttyS0 quiet panic=-1 ebb.run=fio:size=4m",
+		Memory: 768 << 20, CPUs: 2, NoReboot: true,
+	}
+	for i := range 2 {
+		cfg.Disks = append(cfg.Disks, machine.Disk{ID: fmt.Sprint(i), Serial: serial(i), Path: makeImage(t, fmt.Sprint(i), 16<<20), Direct: i == 1})
+	}
+	out := newConsole()
+	cfg.Console = out
+	m, err := machine.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	over := make(chan struct{})
+	var (
+		end    machine.End
+		runErr error
+	)
+	go func() {
+		defer close(over)
+		end, runErr = m.Run()
+	}()
+	defer func() { m.Stop(); <-over }()
+
+	if err := out.await(ctx, "ebb: disk vdb", over); err != nil {
+		if ctx.Err() != nil {
+			t.Fatalf("%v\n%s", err, out)
 		}
-		for i := range 2 {
-			cfg.Disks = append(cfg.Disks, machine.Disk{ID: fmt.Sprint(i), Serial: serial(i), Path: makeImage(t, fmt.Sprint(i), 16<<20), Direct: i == 1})
+		t.Fatalf("%v\n%s", err, out)
+	}
+	pauses := 0
+	for running(over) {
+		err := m.Pause(ctx)
+		if errors.Is(err, machine.ErrNotRunning) {
+			break
 		}
-		out := newConsole()
-		cfg.Console = out
-		m, err := machine.New(cfg)
 		if err != nil {
+			t.Fatalf("pause %d: %v\n%s", pauses, err, out)
+		}
+		for i, s := range m.DiskStats() {
+			if s.InFlight != 0 {
+				t.Fatalf("pause %d: %d requests of disk %d are in flight", pauses, s.InFlight, i)
+			}
+		}
+		if err := m.Resume(); err != nil {
 			t.Fatal(err)
 		}
-		defer m.Close()
-		over := make(chan struct{})
-		var (
-			end    machine.End
-			runErr error
-		)
-		go func() {
-			defer close(over)
-			end, runErr = m.Run()
-		}()
-		defer func() { m.Stop(); <-over }()
-
-		if err := out.await(ctx, "ebb: disk vdb", over); err != nil {
-			if ctx.Err() != nil {
-				standstill(t, "%v\n%s", err, out)
-			}
-			t.Fatalf("%v\n%s", err, out)
-		}
-		pauses := 0
-		for running(over) {
-			err := m.Pause(ctx)
-			if errors.Is(err, machine.ErrNotRunning) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("pause %d: %v\n%s", pauses, err, out)
-			}
-			for i, s := range m.DiskStats() {
-				if s.InFlight != 0 {
-					t.Fatalf("pause %d: %d requests of disk %d are in flight", pauses, s.InFlight, i)
-				}
-			}
-			if err := m.Resume(); err != nil {
-				t.Fatal(err)
-			}
-			pauses++
-			select { // let the guest do something
-			case <-over:
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				standstill(t, "after %d pauses: %v\n%s", pauses, ctx.Err(), out)
-			}
-		}
-		select {
+		pauses++
+		select { // let the guest do something
 		case <-over:
+		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			standstill(t, "the guest doesn't end: %v\n%s", ctx.Err(), out)
+			t.Fatalf("after %d pauses: %v\n%s", pauses, ctx.Err(), out)
 		}
-		if runErr != nil || end != machine.PoweredOff {
-			t.Fatalf("%v, %v\n%s", end, runErr, out)
-		}
-		if err := report.Parse(out.String()).Err(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if pauses < 10 {
-			t.Errorf("only %d pauses", pauses)
-		}
-	})
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+		t.Fatalf("the guest doesn't end: %v\n%s", ctx.Err(), out)
+	}
+	if runErr != nil || end != machine.PoweredOff {
+		t.Fatalf("%v, %v\n%s", end, runErr, out)
+	}
+	if err := report.Parse(out.String()).Err(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if pauses < 10 {
+		t.Errorf("only %d pauses", pauses)
+	}
 }
 
 func running(over <-chan struct{}) bool {

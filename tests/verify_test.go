@@ -25,63 +25,57 @@ func TestGuestDataIsOnTheHost(t *testing.T) {
 	const size = 24 << 20
 	for _, series := range []string{"6.1", "6.12"} {
 		t.Run(series, func(t *testing.T) {
-			guestTest(t, func(t *testing.T) {
-				paths, args := disks(t, size)
-				args = append(programArgs(series, "fio:size=8m,discard,pattern"), args...)
-				r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
-				if err := r.Err(); err != nil {
+			paths, args := disks(t, size)
+			args = append(programArgs(series, "fio:size=8m,discard,pattern"), args...)
+			r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
+			if err := r.Err(); err != nil {
+				t.Fatal(err)
+			}
+			for i, path := range paths {
+				f, err := os.Open(path)
+				if err != nil {
 					t.Fatal(err)
 				}
-				for i, path := range paths {
-					f, err := os.Open(path)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer f.Close()
-					if err := pattern.CheckReader(f, serial(i), 0, size); err != nil {
-						t.Errorf("disk %d: %v", i, err)
-					}
+				defer f.Close()
+				if err := pattern.CheckReader(f, serial(i), 0, size); err != nil {
+					t.Errorf("disk %d: %v", i, err)
 				}
-			})
+			}
 		})
 	}
 }
 
 // The other way round: what the host wrote the guest reads.
 func TestHostDataIsInTheGuest(t *testing.T) {
-	guestTest(t, func(t *testing.T) {
-		const size = 8 << 20
-		paths, args := disks(t, size)
-		for i, path := range paths {
-			data := make([]byte, size)
-			pattern.Fill(data, serial(i), 0)
-			if err := os.WriteFile(path, data, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		r := startEbb(t, append(kernelArgs("6.1", "vmlinux", "verify"), args...)...).mustEnd(0)
-		if err := r.Err(); err != nil {
+	const size = 8 << 20
+	paths, args := disks(t, size)
+	for i, path := range paths {
+		data := make([]byte, size)
+		pattern.Fill(data, serial(i), 0)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-	})
+	}
+	r := startEbb(t, append(kernelArgs("6.1", "vmlinux", "verify"), args...)...).mustEnd(0)
+	if err := r.Err(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestFileSystemsSurvive(t *testing.T) {
-	guestTest(t, func(t *testing.T) {
-		fsck, err := exec.LookPath("e2fsck")
-		if err != nil {
-			t.Skip("e2fsck (Debian package e2fsprogs) is not installed")
+	fsck, err := exec.LookPath("e2fsck")
+	if err != nil {
+		t.Skip("e2fsck (Debian package e2fsprogs) is not installed")
+	}
+	paths, args := disks(t, 64<<20)
+	args = append(programArgs("6.1", "ext4"), args...)
+	r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
+	if err := r.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if out, err := exec.Command(fsck, "-fn", path).CombinedOutput(); err != nil {
+			t.Errorf("e2fsck -fn %s: %v\n%s", path, err, out)
 		}
-		paths, args := disks(t, 64<<20)
-		args = append(programArgs("6.1", "ext4"), args...)
-		r := startEbb(t, append(args, "--cpus", "2")...).mustEnd(0)
-		if err := r.Err(); err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range paths {
-			if out, err := exec.Command(fsck, "-fn", path).CombinedOutput(); err != nil {
-				t.Errorf("e2fsck -fn %s: %v\n%s", path, err, out)
-			}
-		}
-	})
+	}
 }

@@ -49,7 +49,7 @@ func (q *qemu) start() (*process, error) {
 	o := q.options
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt," + noXSAVE,
+		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,-npt," + noXSAVE,
 		"-smp", fmt.Sprint(o.CPUs), "-m", fmt.Sprint(o.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", o.MemoryMiB), // shared with virtiofsd
 		"-machine", "q35,memory-backend=ram",

@@ -14,9 +14,6 @@ import (
 	"github.com/ebb-vmm/ebb/tests/lab/wire"
 )
 
-// ErrGone is behind Run's error when the lab ended without reporting the command's end: its kernel crashed, or QEMU did.
-var ErrGone = errors.New("the lab went away")
-
 // Run starts a lab, runs argv in it with the given standard streams (nil: empty, or discarded) and returns its exit code:
 // 128 + n if signal n ended it, 127 if there is no such command. If stdin is a terminal it is put into raw mode and
 // the command gets a terminal too, so that a person can use it.

@@ -148,7 +148,7 @@ func (s *session) lost(err error) error {
 	} else if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		why = err.Error()
 	}
-	return fmt.Errorf("%w while %s: %s", ErrGone, s.at(), why)
+	return fmt.Errorf("the lab went away while %s: %s", s.at(), why)
 }
 
 // sendInput passes standard input on, and its end.

@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -48,10 +47,6 @@ func Main(m *testing.M, bootsLinux func() bool, o Options) {
 // bootAllowance is added to the tests' own timeout for the lab's boot.
 const bootAllowance = 2 * time.Minute
 
-// maxLabs is how often a package's tests are begun. Now and then the lab's kernel crashes under the emulator. That is
-// neither a success nor a failure of the tests; those that fail are never run again.
-const maxLabs = 3
-
 func runTests(o Options) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -65,14 +60,7 @@ func runTests(o Options) (int, error) {
 	}
 	o.Shares = append(slices.Clone(o.Shares), outputFolders()...)
 	o.ForwardSignals = true
-	for try := 1; ; try++ {
-		code, err := Run(context.Background(), o, append([]string{self}, os.Args[1:]...), os.Stdin, os.Stdout, os.Stderr)
-		if try == maxLabs || !errors.Is(err, ErrGone) {
-			return code, err
-		}
-		fmt.Fprintln(os.Stderr, err)
-		fmt.Printf("the lab itself broke down, which says nothing about the tests: they run again in lab %d of %d\n", try+1, maxLabs)
-	}
+	return Run(context.Background(), o, append([]string{self}, os.Args[1:]...), os.Stdin, os.Stdout, os.Stderr)
 }
 
 // outputFolders are where the flags of this test run want files to be written.
