@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -33,6 +34,11 @@ func run(c wire.Command, control, stdin *os.File) (int, error) {
 	}
 	streams, err := openStreams(c)
 	if err != nil {
+		return 0, err
+	}
+	runtime.LockOSThread() // the child inherits this thread's processors
+	defer runtime.UnlockOSThread()
+	if err := leaveFirstCPU(); err != nil {
 		return 0, err
 	}
 	attr := &syscall.SysProcAttr{Setsid: true, Setctty: c.TTY[0]} // the terminal is file 0

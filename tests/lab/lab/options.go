@@ -28,7 +28,7 @@ import (
 // Options of a lab. The zero value is a good one.
 type Options struct {
 	Kernel    string        // series of the lab's kernel; "" means guest.DefaultSeries
-	CPUs      int           // 0 means 2
+	CPUs      int           // of the commands; 0 means 2
 	MemoryMiB int           // 0 means 4096; taken from the machine as it is touched
 	Deadline  time.Duration // for boot and command together; 0 means 10 minutes, below 0 none
 
