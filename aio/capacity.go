@@ -31,10 +31,21 @@ func (e *Engine) resize() {
 		demand += p.demand
 	}
 	e.capacity = capacityFor(demand, e.limit)
-	e.slots.resize(e.capacity)
-	if err := e.backend.resize(e.capacity); err != nil {
-		e.log.Warn("the engine's new capacity is not fully backed", "capacity", e.capacity, "err", err)
-	}
+	e.fit()
+	e.divide()
 	e.stats.capacity.Store(int64(e.capacity))
 	e.stats.demand.Store(int64(demand))
+}
+
+// fit backs every credit, and every request that was written off and has not come back.
+func (e *Engine) fit() {
+	n := e.capacity + (e.writtenOff+slotChunk-1)/slotChunk*slotChunk
+	if n == e.backed {
+		return
+	}
+	e.backed = n
+	e.slots.resize(n)
+	if err := e.backend.resize(n); err != nil {
+		e.log.Warn("the engine's new capacity is not fully backed", "capacity", n, "err", err)
+	}
 }

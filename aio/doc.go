@@ -33,8 +33,10 @@
 //   - A request is popped only when a credit, a slot, room in the submission queue
 //     and, on a disk that may need it, a bounce chunk are there for it. What has none
 //     stays in the guest's virtqueue. Nothing is parked between pop and submit.
-//   - In flight ≤ capacity, over all ports; capacity follows the attached demand
-//     (capacity.go). Per port, in flight ≤ its window (window.go).
+//   - What counts as in flight is at most the capacity, over all ports; capacity follows the
+//     attached demand (capacity.go). Who gets a credit, and when a request stops counting
+//     because its disk is slow or hangs, is in share.go. Per port, in flight ≤ its window
+//     (window.go), which limits hold at 0 while they are reached (limit.go).
 //   - A turn takes a bounded number of requests from each port, in rotation over ports
 //     and over the queues of a port. Queues without requests are not looked at.
 //   - Requests are known by the engine's own slot and a sequence number, never by the

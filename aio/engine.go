@@ -35,12 +35,22 @@ type Engine struct {
 	limit   int // most credits
 	closing bool
 
-	ports    map[*Port]struct{}
-	capacity int // credits
-	inFlight int // credits in use
-	slots    slotTable
+	ports map[*Port]struct{}
+	slots slotTable
+	now   int64 // time of this turn, on the timer's clock
+	timer timer
+	timed []*limiter // those that wait for a time to come
 
-	runnable fifo[*Port]      // ports with something to pop, in order of their turns
+	// Credits: share.go.
+	capacity   int
+	backed     int   // what the slots and the backend are made for; at least capacity + writtenOff
+	inFlight   int   // requests that have been popped and not completed
+	writtenOff int   // of those, how many don't count against the capacity
+	setAside   int   // free credits kept for ports that use less than their reserve
+	lent       int   // credits that ports have beyond their share
+	usual      int64 // moving average of a request's time in flight, nanoseconds
+	turns      [turns]portList
+
 	again    fifo[*slot]      // requests whose next operation waits for room
 	dirty    fifo[*portQueue] // queues with completions to publish
 	settling fifo[*Port]      // ports whose last request has completed
@@ -51,7 +61,12 @@ type Engine struct {
 	zeroes  []byte       // zeroes.go
 }
 
-const mailWatch = 0 // watch id of the mailbox
+// Watch ids of the engine's own; the queues' come after them.
+const (
+	mailWatch = iota
+	timerWatch
+	queueWatches
+)
 
 // New makes an engine and starts its thread. If io_uring is refused, the error says how to
 // allow it.
@@ -83,6 +98,7 @@ func newEngine(cfg Config, open func(limit int) (backend, int, error)) (*Engine,
 	if err := <-opened; err != nil {
 		<-e.stopped
 		e.mail.close()
+		e.timer.close()
 		_ = unix.Munmap(e.zeroes)
 		return nil, err
 	}
@@ -99,7 +115,7 @@ func prepareEngine(cfg Config) (*Engine, error) {
 		check:   os.Getenv("EBB_CHECK") == "1",
 		limit:   min(cfg.MaxCapacity, maxCapacity),
 		ports:   make(map[*Port]struct{}),
-		watches: make([]*portQueue, 1),
+		watches: make([]*portQueue, queueWatches),
 	}
 	if e.limit == 0 {
 		e.limit = maxCapacity
@@ -111,10 +127,16 @@ func prepareEngine(cfg Config) (*Engine, error) {
 	if e.zeroes, err = newZeroes(); err != nil {
 		return nil, fmt.Errorf("aio: map zeroes: %w", err)
 	}
-	if e.mail, err = newMailbox(); err != nil {
+	if e.timer, err = newTimer(); err != nil {
 		_ = unix.Munmap(e.zeroes)
 		return nil, err
 	}
+	if e.mail, err = newMailbox(); err != nil {
+		e.timer.close()
+		_ = unix.Munmap(e.zeroes)
+		return nil, err
+	}
+	e.now = e.timer.now()
 	return e, nil
 }
 
@@ -129,6 +151,7 @@ func (e *Engine) open(open func(limit int) (backend, int, error)) error {
 	}
 	e.backend, e.limit = b, limit
 	e.backend.watch(mailWatch, e.mail.wake)
+	e.backend.watch(timerWatch, e.timer.fd)
 	e.resize()
 	return nil
 }
@@ -166,6 +189,7 @@ func (e *Engine) run() {
 	if err := e.backend.close(); err != nil {
 		e.log.Warn("closing the engine", "err", err)
 	}
+	e.timer.close()
 	_ = unix.Munmap(e.zeroes)
 }
 
@@ -180,11 +204,14 @@ func (e *Engine) turn() {
 		e.verify()
 	}
 	e.stats.inFlight.Store(int64(e.inFlight))
+	e.stats.lent.Store(int64(e.lent))
+	e.stats.writtenOff.Store(int64(e.writtenOff))
 	e.stats.enters.Add(1)
 	if err := e.backend.wait(!e.busy()); err != nil {
 		// Not a disk's error: the ring itself is unusable, and with it every request in it.
 		panic(err)
 	}
+	e.now = e.timer.now()
 	e.reap()
 	e.publish()
 }
@@ -192,7 +219,7 @@ func (e *Engine) turn() {
 // busy reports whether there is something to do without any event. A port that only lacks
 // a credit is woken by the completion that brings one.
 func (e *Engine) busy() bool {
-	return e.again.len() > 0 || e.runnable.len() > 0 && e.inFlight < e.capacity
+	return e.again.len() > 0 || e.next() != nil
 }
 
 // reap handles what has come.
@@ -218,8 +245,12 @@ func (e *Engine) handle(ev *event) {
 		return
 	}
 	id := uint32(ev.id)
-	if id == mailWatch {
+	switch id {
+	case mailWatch:
 		e.mail.run()
+		return
+	case timerWatch:
+		e.expire()
 		return
 	}
 	switch q := e.watches[id]; ev.kind {
@@ -236,7 +267,7 @@ func (e *Engine) handle(ev *event) {
 
 // newWatch finds a free watch id.
 func (e *Engine) newWatch(q *portQueue) uint32 {
-	for id := mailWatch + 1; id < len(e.watches); id++ {
+	for id := queueWatches; id < len(e.watches); id++ {
 		if e.watches[id] == nil {
 			e.watches[id] = q
 			return uint32(id)

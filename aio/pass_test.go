@@ -142,7 +142,7 @@ func TestGreedyPortDoesNotStarveTheOther(t *testing.T) {
 			e := f.engine(credits)
 			greedy, modest := endless(t), endless(t)
 			a := attach(t, e, PortConfig{Name: "greedy", FD: 1, Queues: []Queue{greedy, endless(t), endless(t)}, Demand: 1024})
-			b := attach(t, e, PortConfig{Name: "modest", FD: 2, Queues: []Queue{modest}, Demand: 4})
+			b := attach(t, e, PortConfig{Name: "modest", FD: 2, Queues: []Queue{modest}, Demand: 1024})
 			for range 2000 {
 				f.rest(e)
 				f.letGo(min(1, len(f.held)))

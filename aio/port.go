@@ -30,6 +30,13 @@ type PortConfig struct {
 	// as O_DIRECT does: others are bounced. A power of two up to 4096; 0 or 1: no need.
 	MemoryAlign int
 
+	// Weight is the port's part of the credits beyond the reserves, relative to the
+	// others', from 1 to MaxWeight; 0: DefaultWeight.
+	Weight int
+
+	Limits Limits // of this port alone
+	Group  *Group // whose limits it shares with others; nil: none
+
 	// Held attaches the port with the bound of CausePause at 0: nothing is popped until
 	// SetWindow(CausePause, Unlimited).
 	Held bool
@@ -47,10 +54,19 @@ type Port struct {
 
 	queues []*portQueue
 	ready  fifo[*portQueue] // those to be looked at: their kicks are disabled
-	listed bool             // in the engine's list of runnable ports
+
+	list       *portList // of the engine's turns it is on; nil: nothing to pop, or not open
+	prev, next *Port     // on that list
+
+	weight, reserve, share int      // share.go
+	writtenOff             int      // of inFlight
+	ages                   slotList // the others
 
 	bounds   [causes]int // window.go
 	window   int         // least of bounds
+	limiters []*limiter  // its own and its group's
+	limited  [2]bool     // waiting for them, by cause from CauseLimit on
+	grace    graceClock
 	inFlight int
 	long     int        // of inFlight: flush, discard, write-zeroes
 	bounce   bouncePool // bounce.go
@@ -83,6 +99,8 @@ func (cfg *PortConfig) validate() error {
 		return fail("bad file descriptor %d", cfg.FD)
 	case cfg.Demand < 0:
 		return fail("negative demand %d", cfg.Demand)
+	case cfg.Weight < 0 || cfg.Weight > MaxWeight:
+		return fail("weight %d is not from 1 to %d", cfg.Weight, MaxWeight)
 	case a < 0 || a > maxAlign || a&(a-1) != 0:
 		return fail("memory alignment %d is not a power of two up to %d", a, maxAlign)
 	}
@@ -90,6 +108,9 @@ func (cfg *PortConfig) validate() error {
 		if q.KickFD() < 0 {
 			return fail("queue %d has no kick eventfd", i)
 		}
+	}
+	if err := cfg.Limits.Validate(); err != nil {
+		return fail("%v", err)
 	}
 	return nil
 }
@@ -119,7 +140,16 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
 	p := &Port{
 		engine: e, name: cfg.Name, fd: cfg.FD, demand: cfg.Demand, align: max(cfg.MemoryAlign, 1),
-		bounce: bounce, waiters: make(map[chan struct{}]struct{}),
+		bounce: bounce, waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight,
+	}
+	if p.weight == 0 {
+		p.weight = DefaultWeight
+	}
+	if !cfg.Limits.none() {
+		p.limiters = append(p.limiters, newLimiter(e, CauseLimit, cfg.Limits))
+	}
+	if cfg.Group != nil {
+		p.limiters = append(p.limiters, cfg.Group.limiter)
 	}
 	for c := range p.bounds {
 		p.bounds[c] = Unlimited
@@ -140,7 +170,9 @@ func (e *Engine) attach(p *Port) bool {
 	}
 	e.ports[p] = struct{}{}
 	e.resize()
-	p.setWindow(CausePause, p.bounds[CausePause])
+	for c, n := range p.bounds {
+		p.setBound(Cause(c), n)
+	}
 	for _, q := range p.queues {
 		q.watch = e.newWatch(q)
 		p.watches++
@@ -173,6 +205,7 @@ func (p *Port) detach(done func()) {
 	p.onGone = append(p.onGone, done)
 	if !p.detaching {
 		p.detaching = true
+		p.engine.schedule(p)
 		for _, q := range p.queues {
 			p.engine.backend.unwatch(q.watch)
 		}
@@ -224,40 +257,64 @@ func (p *Port) open() bool {
 // runnable reports whether a visit would find something to do.
 func (p *Port) runnable() bool { return p.ready.len() > 0 && p.open() }
 
-// schedule puts the port on the list of runnable ports if it belongs there. It is called
-// whenever something changed that may have made it runnable.
+// schedule puts the port on the list of those with the same turn if it has something to pop, and off
+// it if it hasn't. It is called whenever something changed that may have changed that.
 func (e *Engine) schedule(p *Port) {
-	if !p.listed && p.runnable() {
-		p.listed = true
-		e.runnable.push(p)
+	var list *portList
+	if p.runnable() {
+		list = &e.turns[p.turn()]
+	}
+	if p.list == list {
+		return
+	}
+	if p.list != nil {
+		p.list.remove(p)
+	}
+	if list != nil {
+		list.push(p)
 	}
 }
 
-// pass takes requests from the runnable ports, a burst from each in rotation, until there
-// is no room in the submission queue, no credit, or passBudget is spent. A port that was
-// visited goes to the end of the list and so does, within it, the queue: the next credit
+// pass takes requests from the ports whose turn it is, a burst from each in rotation, until
+// there is no room in the submission queue, no credit, or passBudget is spent. A port that was
+// visited goes to the end of its list and so does, within it, the queue: the next credit
 // that comes back goes to somebody else.
 func (e *Engine) pass() {
 	for e.again.len() > 0 && e.backend.room() > 0 {
 		e.issue(e.again.pop())
 	}
-	for left := passBudget; left > 0 && e.runnable.len() > 0 && e.spare(); {
-		p := e.runnable.pop()
-		p.listed = false
-		left -= e.visit(p, min(left, portBurst))
+	for left := passBudget; left > 0 && e.backend.room() > 0; {
+		p := e.next()
+		if p == nil {
+			if !e.writeOff() {
+				return
+			}
+			continue
+		}
+		most := min(left, portBurst)
+		if p.turn() == entitled {
+			most = min(most, p.share-p.inFlight) // beyond that it borrows, which is not its turn
+		}
+		p.list.remove(p)
+		left -= e.visit(p, most)
 		e.schedule(p)
 	}
 }
 
-// spare reports whether another request may be popped, as far as the engine is concerned.
-func (e *Engine) spare() bool { return e.inFlight < e.capacity && e.backend.room() > 0 }
-
 // visit looks at a port's ready queues, at most as many times as it says, and returns how often it did.
 func (e *Engine) visit(p *Port, most int) int {
 	looks := 0
-	for looks < most && p.runnable() && e.spare() {
+	for looks < most && p.runnable() && e.credit(p) && e.backend.room() > 0 {
+		for _, l := range p.limiters {
+			if !l.pass(p) {
+				return max(looks, 1)
+			}
+			if l.shared {
+				most = 1
+			}
+		}
 		q := p.ready.pop()
-		n, empty := e.take(q, most-looks)
+		n, empty := e.take(q, p.burst(most-looks))
 		looks += n
 		if !empty {
 			p.ready.push(q)
@@ -266,9 +323,17 @@ func (e *Engine) visit(p *Port, most int) int {
 	return looks
 }
 
+// burst is how many requests may be popped without asking the limiters again.
+func (p *Port) burst(most int) int {
+	if len(p.limiters) > 0 {
+		return 1
+	}
+	return most
+}
+
 // take pops from one queue until it is empty, or at most as many times as it says.
 func (e *Engine) take(q *portQueue, most int) (looks int, empty bool) {
-	for looks < most && q.port.open() && e.spare() {
+	for looks < most && q.port.open() && e.credit(q.port) && e.backend.room() > 0 {
 		looks++
 		s := e.slots.take(q)
 		switch q.Pop(&s.req) {
@@ -292,12 +357,13 @@ func (e *Engine) take(q *portQueue, most int) (looks int, empty bool) {
 // start begins a popped request. There is room for its first operation.
 func (e *Engine) start(s *slot) {
 	p := s.queue.port
-	e.inFlight++
-	p.inFlight++
+	e.started(s)
 	if classOf(s.req.Op) == classLong {
 		p.long++
 	}
-	p.stats.started.Add(1)
+	for _, l := range p.limiters {
+		l.take(&s.req)
+	}
 	if first, errno := e.prepare(s); errno != 0 || first == stepNone {
 		e.finish(s, errno)
 	} else {
@@ -317,11 +383,11 @@ func (e *Engine) finish(s *slot, errno unix.Errno) {
 		counters.errors.Add(1)
 	}
 	counters.requests.Add(1)
+	counters.latency.add(e.now - s.start)
 
 	p.bounce.put(s.chunk)
+	e.ended(s)
 	e.slots.release(s)
-	e.inFlight--
-	p.inFlight--
 	if c == classLong {
 		p.long--
 		n = 0

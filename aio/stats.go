@@ -5,25 +5,33 @@ import "sync/atomic"
 // Stats is what an engine says about itself. The figures are read one after another while
 // the engine goes on, so that they may be a few requests apart.
 type Stats struct {
-	Capacity int    // credits: most requests in flight, all ports together
-	Demand   int    // sum of the attached ports' demand
-	InFlight int    // requests popped and not completed, as of the engine's last turn
-	Enters   uint64 // times the engine's thread entered the kernel to submit and wait
+	Capacity   int    // credits: most requests in flight, all ports together
+	Demand     int    // sum of the attached ports' demand
+	InFlight   int    // requests popped and not completed, as of the engine's last turn
+	Lent       int    // of those, how many ports have beyond their shares
+	WrittenOff int    // of those, how many don't count against the capacity: share.go
+	Enters     uint64 // times the engine's thread entered the kernel to submit and wait
 }
 
 // PortStats is what one port has done since it was attached.
 type PortStats struct {
 	Read, Write ClassStats
-	Long        ClassStats // flush, discard, write-zeroes
-	InFlight    int        // requests popped and not completed
-	Window      int        // most that may be; Unlimited without a bound
+	Long        ClassStats  // flush, discard, write-zeroes
+	InFlight    int         // requests popped and not completed
+	WrittenOff  int         // of those, how many don't count against the engine's capacity
+	Reserve     int         // credits that no other port gets
+	Share       int         // credits it gets before others may have more than theirs
+	Window      int         // most that may be in flight; Unlimited without a bound
+	Windows     [causes]int // bound of each Cause, of which Window is the least
+	Grace       Grace       // how long drains would have taken
 }
 
 // ClassStats counts the completed requests of one class.
 type ClassStats struct {
-	Requests uint64 // completed, with errors too
-	Bytes    uint64 // moved, or for discard and write-zeroes the length of the ranges
-	Errors   uint64 // of the requests, those completed with an error
+	Requests uint64  // completed, with errors too
+	Bytes    uint64  // moved, or for discard and write-zeroes the length of the ranges
+	Errors   uint64  // of the requests, those completed with an error
+	Latency  Latency // from being popped to completion
 }
 
 // class groups operations that cost alike.
@@ -49,22 +57,24 @@ func classOf(op Op) class {
 
 // engineCounters and portCounters are written by the engine's thread only and read by any.
 type engineCounters struct {
-	capacity, demand, inFlight atomic.Int64
-	enters                     atomic.Uint64
+	capacity, demand, inFlight, lent, writtenOff atomic.Int64
+	enters                                       atomic.Uint64
 }
 
 type portCounters struct {
-	started atomic.Uint64
-	window  atomic.Int64
-	class   [classes]classCounters
+	started                    atomic.Uint64
+	reserve, share, writtenOff atomic.Int64
+	bounds                     [causes]atomic.Int64
+	class                      [classes]classCounters
 }
 
 type classCounters struct {
 	requests, bytes, errors atomic.Uint64
+	latency                 histogram
 }
 
 func (c *classCounters) read() ClassStats {
-	return ClassStats{Requests: c.requests.Load(), Bytes: c.bytes.Load(), Errors: c.errors.Load()}
+	return ClassStats{Requests: c.requests.Load(), Bytes: c.bytes.Load(), Errors: c.errors.Load(), Latency: c.latency.read()}
 }
 
 // Stats returns the engine's figures. Any goroutine may call it; it doesn't wait.
@@ -73,7 +83,8 @@ func (e *Engine) Stats() Stats {
 		Capacity: int(e.stats.capacity.Load()),
 		Demand:   int(e.stats.demand.Load()),
 		InFlight: int(e.stats.inFlight.Load()),
-		Enters:   e.stats.enters.Load(),
+		Lent:     int(e.stats.lent.Load()), WrittenOff: int(e.stats.writtenOff.Load()),
+		Enters: e.stats.enters.Load(),
 	}
 }
 
@@ -81,12 +92,19 @@ func (e *Engine) Stats() Stats {
 // call it; it doesn't wait.
 func (p *Port) Stats() PortStats {
 	s := PortStats{
-		Read:   p.stats.class[classRead].read(),
-		Write:  p.stats.class[classWrite].read(),
-		Long:   p.stats.class[classLong].read(),
-		Window: int(p.stats.window.Load()),
+		Read:       p.stats.class[classRead].read(),
+		Write:      p.stats.class[classWrite].read(),
+		Long:       p.stats.class[classLong].read(),
+		WrittenOff: int(p.stats.writtenOff.Load()),
+		Reserve:    int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),
+		Window: Unlimited,
+	}
+	for c := range s.Windows {
+		s.Windows[c] = int(p.stats.bounds[c].Load())
+		s.Window = min(s.Window, s.Windows[c])
 	}
 	// Completions are read before starts: never fewer starts than completions.
 	s.InFlight = int(p.stats.started.Load() - s.Read.Requests - s.Write.Requests - s.Long.Requests)
+	s.Grace = p.grace.samples.read(p.engine.timer.now(), s.InFlight > 0)
 	return s
 }

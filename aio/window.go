@@ -11,8 +11,16 @@ type Cause uint8
 
 const (
 	CausePause Cause = iota // the machine or the disk is paused
+	CauseDrain              // a migration lets the disk's requests ebb away
+	CauseLimit              // the port's own limit is reached (limit.go)
+	CauseGroup              // its group's limit is reached
 	causes
 )
+
+// String returns the cause's name as statistics spell it.
+func (c Cause) String() string {
+	return [...]string{"pause", "drain", "limit", "group"}[c]
+}
 
 // Unlimited is the bound of a cause that asks for none.
 const Unlimited = math.MaxInt32
@@ -23,21 +31,22 @@ const Unlimited = math.MaxInt32
 // that came to the queues meanwhile, kicked or not, are found when the window opens.
 //
 // Any goroutine may call it, a queue on the engine's thread too. It doesn't wait: calls
-// take effect in the order in which they, and calls of Idle, were made. n must not be negative.
+// take effect in the order in which they, and calls of Idle, were made. n must not be
+// negative, and the cause not one of the limits, which the engine sets itself.
 func (p *Port) SetWindow(c Cause, n int) {
-	if n < 0 || c >= causes {
+	if n < 0 || c >= CauseLimit {
 		panic(fmt.Sprintf("aio: SetWindow(%d, %d)", c, n))
 	}
-	p.engine.mail.post(func() { p.setWindow(c, n) })
+	p.engine.mail.post(func() { p.setBound(c, n) })
 }
 
-func (p *Port) setWindow(c Cause, n int) {
+func (p *Port) setBound(c Cause, n int) {
 	p.bounds[c] = n
+	p.stats.bounds[c].Store(int64(n))
 	p.window = Unlimited
 	for _, bound := range p.bounds {
 		p.window = min(p.window, bound)
 	}
-	p.stats.window.Store(int64(p.window))
 	p.engine.schedule(p)
 }
 
