@@ -3,6 +3,7 @@ package aio
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +71,20 @@ func (e *Engine) choose(limit int) (backend, int, error) {
 		}
 	}
 	return nil, 0, err
+}
+
+// Probe reports why this host has no engine of a kind, or nil. It looks for no other instead.
+func Probe(kind EngineKind) error {
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		b, _, err := openers[kind](minCapacity)
+		if err == nil {
+			err = b.close()
+		}
+		failed <- err
+	}()
+	return <-failed
 }
 
 // opened keeps a nil pointer from becoming a backend that isn't nil.

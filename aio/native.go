@@ -83,8 +83,8 @@ func setupError(events int, errno unix.Errno) error {
 		return fmt.Errorf("no Linux AIO context for %d requests: all programs of this host together may have no more than "+
 			"the sysctl fs.aio-max-nr; raise it (sysctl fs.aio-nr tells what is used)", events)
 	case unix.ENOSYS, unix.EPERM, unix.EACCES:
-		return fmt.Errorf("io_setup, which Linux AIO needs, is refused (%w): use a kernel with CONFIG_AIO, "+
-			"and in a container let its seccomp profile allow io_setup", errno)
+		return fmt.Errorf("io_setup is refused (%w): give another engine, use a kernel with CONFIG_AIO, "+
+			"or in a container let its seccomp profile allow io_setup", errno)
 	}
 	return fmt.Errorf("aio: io_setup for %d requests: %w", events, errno)
 }

@@ -21,7 +21,7 @@ type iocb struct {
 	_       uint32 // aio_key
 	rwFlags uint32
 	opcode  uint16
-	prio    int16
+	_       uint16 // aio_reqprio
 	fd      uint32
 	buf     uint64
 	nbytes  uint64 // of a vector: its entries

@@ -31,7 +31,7 @@ func TestRefused(t *testing.T) {
 		{name: "io_uring and AIO", refuse: "io_uring_setup io_setup", out: []string{"threads runs"},
 			log: append(howToAllow, "engine=threads")},
 		{name: "only AIO", refuse: "io_setup", out: []string{"uring runs"}},
-		{name: "AIO, asked for", refuse: "io_setup", engine: EngineNative, out: []string{"io_setup", "is refused", "not permitted", "seccomp"}},
+		{name: "AIO, asked for", refuse: "io_setup", engine: EngineNative, out: []string{"io_setup is refused", "not permitted", "seccomp"}},
 		{name: "native, asked for", refuse: "io_uring_setup", engine: EngineNative, out: []string{"native runs"}},
 		{name: "threads, asked for", refuse: "io_uring_setup io_setup", engine: EngineThreads, out: []string{"threads runs"}},
 	} {
