@@ -88,12 +88,16 @@ func TestNoAllocationsOverFake(t *testing.T) {
 	}
 }
 
-func TestNoAllocationsOverRing(t *testing.T) {
+func TestNoAllocations(t *testing.T) {
 	t.Setenv("EBB_CHECK", "")
+	eachEngine(t, testNoAllocations)
+}
+
+func testNoAllocations(t *testing.T, cfg Config) {
 	lockThread(t)
-	e, err := prepareEngine(Config{})
+	e, err := prepareEngine(cfg)
 	must(t, err)
-	must(t, e.open(func(limit int) (backend, int, error) { return newRing(limit) }))
+	must(t, e.open(openers[cfg.Engine]))
 	q := &ringQueue{kick: eventfd(t), requests: mixture()}
 	p := newPort(e, PortConfig{Name: "a", FD: openFile(t, "/dev/shm", 0, 1<<20), Queues: []Queue{q},
 		Demand: 256, MemoryAlign: 512}, bouncePool{})

@@ -103,19 +103,25 @@ func fullFile(t testing.TB, dir string, n int64) int {
 	return fd
 }
 
-// BenchmarkReads is the bare path: queue → engine → ring → file and back, 4 KiB random
+// BenchmarkReads is the bare path: queue → engine → kernel → file and back, 4 KiB random
 // reads with O_DIRECT, some in flight on each disk. With "kicks" every batch of answers
 // brings a kick, as from a guest that waits for interrupts; with "full" there are fewer
 // credits than requests, and the queue is never empty.
 func BenchmarkReads(b *testing.B) {
 	b.Setenv("EBB_CHECK", "")
+	for kind := range openers {
+		b.Run(engineNames[kind], func(b *testing.B) { benchmarkEngine(b, EngineKind(kind)) })
+	}
+}
+
+func benchmarkEngine(b *testing.B, kind EngineKind) {
 	for _, where := range []struct{ name, dir string }{{"tmpfs", "/dev/shm"}, {"disk", ""}} {
 		for _, disks := range []int{1, 4, 16} {
 			for _, depth := range []int{1, 64} {
 				for _, full := range []bool{false, true} {
 					mode := map[bool]string{false: "kicks", true: "full"}[full]
 					b.Run(fmt.Sprintf("%s/disks=%d/depth=%d/%s", where.name, disks, depth, mode), func(b *testing.B) {
-						benchmarkReads(b, where.dir, disks, depth, full)
+						benchmarkReads(b, kind, where.dir, disks, depth, full)
 					})
 				}
 			}
@@ -123,9 +129,9 @@ func BenchmarkReads(b *testing.B) {
 	}
 }
 
-func benchmarkReads(b *testing.B, dir string, disks, depth int, full bool) {
+func benchmarkReads(b *testing.B, kind EngineKind, dir string, disks, depth int, full bool) {
 	const size = 64 << 20
-	cfg, buffers := Config{}, depth
+	cfg, buffers := Config{Engine: kind}, depth
 	if full {
 		cfg.MaxCapacity, buffers = disks*depth, 2*disks*depth
 	}

@@ -19,6 +19,8 @@ type Config struct {
 	// 0, and anything beyond it, means 32768.
 	MaxCapacity int
 
+	Engine EngineKind // the zero value: io_uring, or the next best where it is refused
+
 	Log *slog.Logger // nil: silent
 }
 
@@ -32,7 +34,8 @@ type Engine struct {
 	check   bool          // EBB_CHECK
 
 	backend backend
-	limit   int // most credits
+	kind    EngineKind // the backend's; doesn't change once New has returned
+	limit   int        // most credits
 	closing bool
 
 	ports map[*Port]struct{}
@@ -68,17 +71,9 @@ const (
 	queueWatches
 )
 
-// New makes an engine and starts its thread. If io_uring is refused, the error says how to
-// allow it.
+// New makes an engine and starts its thread. An engine the host refuses is an error that
+// says how to allow it, but for EngineUring: the next best is used then, and the log says so.
 func New(cfg Config) (*Engine, error) {
-	return newEngine(cfg, func(limit int) (backend, int, error) {
-		r, limit, err := newRing(limit)
-		return r, limit, err
-	})
-}
-
-// newEngine is New over any backend, which is made on the engine's thread.
-func newEngine(cfg Config, open func(limit int) (backend, int, error)) (*Engine, error) {
 	e, err := prepareEngine(cfg)
 	if err != nil {
 		return nil, err
@@ -89,7 +84,7 @@ func newEngine(cfg Config, open func(limit int) (backend, int, error)) (*Engine,
 		// tie to the thread that made it.
 		runtime.LockOSThread()
 		defer close(e.stopped)
-		err := e.open(open)
+		err := e.open(e.choose)
 		opened <- err
 		if err == nil {
 			e.run()
@@ -109,8 +104,12 @@ func prepareEngine(cfg Config) (*Engine, error) {
 	if cfg.MaxCapacity < 0 {
 		return nil, fmt.Errorf("aio: negative capacity %d", cfg.MaxCapacity)
 	}
+	if int(cfg.Engine) >= len(openers) {
+		return nil, fmt.Errorf("aio: there is no %v", cfg.Engine)
+	}
 	e := &Engine{
 		log:     cfg.Log,
+		kind:    cfg.Engine,
 		stopped: make(chan struct{}),
 		check:   os.Getenv("EBB_CHECK") == "1",
 		limit:   min(cfg.MaxCapacity, maxCapacity),
@@ -141,7 +140,7 @@ func prepareEngine(cfg Config) (*Engine, error) {
 }
 
 // open makes the backend and arms the mailbox in it.
-func (e *Engine) open(open func(limit int) (backend, int, error)) error {
+func (e *Engine) open(open opener) error {
 	b, limit, err := open(e.limit)
 	if err != nil {
 		return err

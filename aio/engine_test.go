@@ -21,11 +21,21 @@ func lockThread(t testing.TB) {
 	t.Cleanup(runtime.UnlockOSThread)
 }
 
-// newTestEngine is an engine over the real ring.
+// eachEngine runs a test over every engine there is.
+func eachEngine(t *testing.T, test func(*testing.T, Config)) {
+	for kind := range openers {
+		t.Run(engineNames[kind], func(t *testing.T) { test(t, Config{Engine: EngineKind(kind)}) })
+	}
+}
+
+// newTestEngine is an engine over a real backend: not a fallback's.
 func newTestEngine(t testing.TB, cfg Config) *Engine {
 	e, err := New(cfg)
 	must(t, err)
 	t.Cleanup(func() { must(t, e.Close()) })
+	if got := e.Stats().Engine; got != cfg.Engine {
+		t.Fatalf("%v runs, not %v", got, cfg.Engine)
+	}
 	return e
 }
 
@@ -122,11 +132,13 @@ func (g *guest) do(r testRequest) answer {
 }
 
 // Random requests against a slice of bytes, on every kind of file.
-func TestRequestsOnFiles(t *testing.T) {
+func TestRequestsOnFiles(t *testing.T) { eachEngine(t, testRequestsOnFiles) }
+
+func testRequestsOnFiles(t *testing.T, cfg Config) {
 	const size, block = 4 << 20, 512
 	for _, file := range files {
 		t.Run(file.name, func(t *testing.T) {
-			e := newTestEngine(t, Config{})
+			e := newTestEngine(t, cfg)
 			g := newGuest(t)
 			p := port(t, e, PortConfig{Name: "a", FD: openFile(t, file.dir, file.flags, size), Queues: []Queue{g},
 				Demand: 16, MemoryAlign: file.align})
@@ -213,8 +225,10 @@ func TestOlderRings(t *testing.T) {
 }
 
 // A file cut short under its disk, and a device without space, fail their own requests only.
-func TestBadDisks(t *testing.T) {
-	e := newTestEngine(t, Config{})
+func TestBadDisks(t *testing.T) { eachEngine(t, testBadDisks) }
+
+func testBadDisks(t *testing.T, cfg Config) {
+	e := newTestEngine(t, cfg)
 	short, full, good := newGuest(t), newGuest(t), newGuest(t)
 	fd := openFile(t, "", 0, 1<<20)
 	devFull, err := unix.Open("/dev/full", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -246,9 +260,12 @@ func TestBadDisks(t *testing.T) {
 
 // Many producers on many queues, kicking only when asked to: no request is forgotten, and
 // each is answered once. All the while the windows open and close.
-func TestKickRaces(t *testing.T) {
+func TestKickRaces(t *testing.T) { eachEngine(t, testKickRaces) }
+
+func testKickRaces(t *testing.T, cfg Config) {
 	const ports, queues, producers, each = 3, 2, 2, 3000
-	e := newTestEngine(t, Config{MaxCapacity: 5})
+	cfg.MaxCapacity = 5
+	e := newTestEngine(t, cfg)
 	fd := openFile(t, "/dev/shm", 0, 1<<20)
 	var wg, windows sync.WaitGroup
 	stop := make(chan struct{})
@@ -308,8 +325,10 @@ func TestKickRaces(t *testing.T) {
 }
 
 // A held and idle port moves nothing, whatever its guests do.
-func TestPauseUnderLoad(t *testing.T) {
-	e := newTestEngine(t, Config{})
+func TestPauseUnderLoad(t *testing.T) { eachEngine(t, testPauseUnderLoad) }
+
+func testPauseUnderLoad(t *testing.T, cfg Config) {
+	e := newTestEngine(t, cfg)
 	q, other := endless(t), endless(t)
 	fd := openFile(t, "/dev/shm", 0, 1<<20)
 	p := port(t, e, PortConfig{Name: "a", FD: fd, Queues: []Queue{q}, Demand: 64})
@@ -346,8 +365,10 @@ func TestPauseUnderLoad(t *testing.T) {
 	}
 }
 
-func TestAttachAndDetachUnderLoad(t *testing.T) {
-	e := newTestEngine(t, Config{})
+func TestAttachAndDetachUnderLoad(t *testing.T) { eachEngine(t, testAttachAndDetachUnderLoad) }
+
+func testAttachAndDetachUnderLoad(t *testing.T, cfg Config) {
+	e := newTestEngine(t, cfg)
 	fd := openFile(t, "/dev/shm", 0, 1<<20)
 	q := endless(t)
 	steady := port(t, e, PortConfig{Name: "steady", FD: fd, Queues: []Queue{q}, Demand: 64})
@@ -387,8 +408,10 @@ func TestAttachAndDetachUnderLoad(t *testing.T) {
 
 // A disk that doesn't answer keeps its requests, its port and the engine, until it does;
 // others go on.
-func TestHungDisk(t *testing.T) {
-	e := newTestEngine(t, Config{})
+func TestHungDisk(t *testing.T) { eachEngine(t, testHungDisk) }
+
+func testHungDisk(t *testing.T, cfg Config) {
+	e := newTestEngine(t, cfg)
 	var pipe [2]int
 	must(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
 	defer unix.Close(pipe[0])
@@ -439,8 +462,10 @@ func TestHungDisk(t *testing.T) {
 }
 
 // With nothing to do the engine's thread sleeps: it enters the kernel once, and stays there.
-func TestNoWakeUpsWhenIdle(t *testing.T) {
-	idle, busy := newTestEngine(t, Config{}), newTestEngine(t, Config{})
+func TestNoWakeUpsWhenIdle(t *testing.T) { eachEngine(t, testNoWakeUpsWhenIdle) }
+
+func testNoWakeUpsWhenIdle(t *testing.T, cfg Config) {
+	idle, busy := newTestEngine(t, cfg), newTestEngine(t, cfg)
 	fd := openFile(t, "/dev/shm", 0, 1<<20)
 	g, w := newGuest(t), newGuest(t)
 	port(t, idle, PortConfig{Name: "idle", FD: fd, Queues: []Queue{g, newGuest(t)}, Demand: 16})
@@ -466,8 +491,10 @@ func TestNoWakeUpsWhenIdle(t *testing.T) {
 	}
 }
 
-func TestClosedEngine(t *testing.T) {
-	e, err := New(Config{})
+func TestClosedEngine(t *testing.T) { eachEngine(t, testClosedEngine) }
+
+func testClosedEngine(t *testing.T, cfg Config) {
+	e, err := New(cfg)
 	must(t, err)
 	p, err := e.Attach(PortConfig{Name: "a", FD: 0, Queues: []Queue{newTestQueue(t)}, Demand: 16})
 	must(t, err)
@@ -486,9 +513,11 @@ func TestClosedEngine(t *testing.T) {
 }
 
 // Everything at once on a closing engine: nobody waits for ever.
-func TestCloseRaces(t *testing.T) {
+func TestCloseRaces(t *testing.T) { eachEngine(t, testCloseRaces) }
+
+func testCloseRaces(t *testing.T, cfg Config) {
 	for range 50 {
-		e, err := New(Config{})
+		e, err := New(cfg)
 		must(t, err)
 		q := endless(t)
 		fd := openFile(t, "/dev/shm", 0, 1<<20)
@@ -516,19 +545,21 @@ func TestCloseRaces(t *testing.T) {
 	}
 }
 
-func TestBadConfigurations(t *testing.T) {
-	if _, err := New(Config{MaxCapacity: -1}); err == nil {
+func TestBadConfigurations(t *testing.T) { eachEngine(t, testBadConfigurations) }
+
+func testBadConfigurations(t *testing.T, cfg Config) {
+	if _, err := New(Config{MaxCapacity: -1, Engine: cfg.Engine}); err == nil {
 		t.Error("negative capacity")
 	}
-	e := newTestEngine(t, Config{})
+	e := newTestEngine(t, cfg)
 	noKick := newTestQueue(t)
 	noKick.kick = -1
-	for _, cfg := range []PortConfig{
+	for _, port := range []PortConfig{
 		{FD: -1}, {Demand: -1}, {MemoryAlign: 3}, {MemoryAlign: -1}, {MemoryAlign: 8192}, {Queues: []Queue{noKick}},
 	} {
-		cfg.Name = "vda"
-		if _, err := e.Attach(cfg); err == nil || !strings.Contains(err.Error(), "disk vda") {
-			t.Errorf("%+v: %v", cfg, err)
+		port.Name = "vda"
+		if _, err := e.Attach(port); err == nil || !strings.Contains(err.Error(), "disk vda") {
+			t.Errorf("%+v: %v", port, err)
 		}
 	}
 }

@@ -5,12 +5,13 @@ import "sync/atomic"
 // Stats is what an engine says about itself. The figures are read one after another while
 // the engine goes on, so that they may be a few requests apart.
 type Stats struct {
-	Capacity   int    // credits: most requests in flight, all ports together
-	Demand     int    // sum of the attached ports' demand
-	InFlight   int    // requests popped and not completed, as of the engine's last turn
-	Lent       int    // of those, how many ports have beyond their shares
-	WrittenOff int    // of those, how many don't count against the capacity: share.go
-	Enters     uint64 // times the engine's thread entered the kernel to submit and wait
+	Engine     EngineKind // what runs, which may be another than was asked for
+	Capacity   int        // credits: most requests in flight, all ports together
+	Demand     int        // sum of the attached ports' demand
+	InFlight   int        // requests popped and not completed, as of the engine's last turn
+	Lent       int        // of those, how many ports have beyond their shares
+	WrittenOff int        // of those, how many don't count against the capacity: share.go
+	Enters     uint64     // times the engine's thread entered the kernel to submit and wait
 }
 
 // PortStats is what one port has done since it was attached.
@@ -80,6 +81,7 @@ func (c *classCounters) read() ClassStats {
 // Stats returns the engine's figures. Any goroutine may call it; it doesn't wait.
 func (e *Engine) Stats() Stats {
 	return Stats{
+		Engine:   e.kind,
 		Capacity: int(e.stats.capacity.Load()),
 		Demand:   int(e.stats.demand.Load()),
 		InFlight: int(e.stats.inFlight.Load()),

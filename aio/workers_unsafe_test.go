@@ -36,13 +36,17 @@ func blockingMemory(t *testing.T, n int) (memory []byte, letGo func()) {
 // Hundreds of requests of one disk block kernel threads: the flushes of another disk don't
 // wait for them. With the kernel's own bound on its threads they would.
 func TestBlockedDiskDoesNotDelayFlushes(t *testing.T) {
+	eachEngine(t, testBlockedDiskDoesNotDelayFlushes)
+}
+
+func testBlockedDiskDoesNotDelayFlushes(t *testing.T, cfg Config) {
 	// Before Linux 6.5 io_uring reads tmpfs on the thread that submits. O_DIRECT on tmpfs
 	// came a version later.
 	openFile(t, "/dev/shm", unix.O_DIRECT, 0)
 	const blocked = 200
 	memory, letGo := blockingMemory(t, blocked*4096)
 	t.Cleanup(func() { must(t, unix.Munmap(memory)) })
-	e := newTestEngine(t, Config{})
+	e := newTestEngine(t, cfg)
 	slow, fast := newGuest(t), newGuest(t)
 	// Here kernel threads carry out the reads, and then touch the memory.
 	port(t, e, PortConfig{Name: "slow", FD: openFile(t, "/dev/shm", 0, 1<<20), Queues: []Queue{slow}, Demand: 256})

@@ -233,7 +233,7 @@ func TestBadInput(t *testing.T) {
 
 		// The rest.
 		{name: "no requests", args: with("--aio-max", "0"), exit: 2, parts: []string{"--aio-max 0", "1 to 32768"}},
-		{name: "engine", args: with("--aio", "posix"), exit: 2, parts: []string{"--aio posix", "uring"}},
+		{name: "engine", args: with("--aio", "posix"), exit: 2, parts: []string{"--aio posix", "uring, native or threads"}},
 		{name: "console garbage", args: with("--console", "window"), exit: 2, parts: []string{"--console window", "stdio, none or file:FILE"}},
 		{name: "console file without name", args: with("--console", "file:"), exit: 2, parts: []string{"--console file:", "file:FILE"}},
 		{name: "console into a missing directory", args: with("--console", "file:nowhere/log"), exit: 1, kvm: true, parts: []string{"--console file:nowhere/log", "no such file"}},
@@ -319,7 +319,7 @@ func TestBadHost(t *testing.T) {
 		{name: "/dev/kvm forbidden", steps: "empty-dev file-as-kvm nobody", mounts: true, parts: []string{"/dev/kvm may not be opened", "group"}},
 		{name: "/dev/kvm something else", steps: "empty-dev file-as-kvm", mounts: true, parts: []string{"/dev/kvm is not KVM"}},
 		{name: "read-only mount", steps: "read-only-mount=DIR", mounts: true, args: []string{"--disk", "path=a.img"}, parts: []string{"--disk vda", "a.img", "read-only file system", "readonly"}},
-		{name: "io_uring refused", steps: "no-uring", kvm: true, parts: []string{"io_uring is refused", "kernel.io_uring_disabled", "seccomp"}},
+		{name: "Linux AIO refused", steps: "no-aio", kvm: true, args: []string{"--aio", "native"}, parts: []string{"--aio native", "io_setup is refused", "seccomp"}},
 		{name: "runtime directory read-only", steps: "read-only-mount=RUNTIME", mounts: true, args: []string{"--name", "web"}, parts: []string{"--name web", "read-only file system", "XDG_RUNTIME_DIR"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

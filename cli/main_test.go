@@ -60,7 +60,9 @@ func step(s string) error {
 			unix.Mount("", arg, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""),
 			os.Chdir(here)) // if that is arg, into the mount
 	case "no-uring":
-		return refuseUring()
+		return refuse(unix.SYS_IO_URING_SETUP)
+	case "no-aio":
+		return refuse(unix.SYS_IO_SETUP)
 	case "background": // of the terminal, whose foreground is this process
 		os.Exit(inNewGroup())
 	case "hung": // a machine that doesn't end

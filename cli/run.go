@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/machine"
 )
 
@@ -29,7 +30,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "cpus", Usage: "`NUMBER` of vCPUs", Value: "1"},
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME`, unique on this host (default: ebb-PID)"},
 			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]`, as often as needed"},
-			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring", Value: "uring"},
+			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring, native or threads", Value: "uring"},
 			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
 			&cli.BoolFlag{Name: "no-reboot", Usage: "end when the guest resets (exit code 3) instead of booting again"},
@@ -130,8 +131,8 @@ func machineConfig(c *cli.Context, disks []string) (cfg machine.Config, err erro
 	if cfg.CPUs, err = parseNumber(c.String("cpus"), 1, machine.MaxCPUs); err != nil {
 		return cfg, usagef("--cpus %s: %w", c.String("cpus"), err)
 	}
-	if c.String("aio") != "uring" {
-		return cfg, usagef("--aio %s: there is no such engine; write uring", c.String("aio"))
+	if cfg.AIO, err = aio.ParseEngine(c.String("aio")); err != nil {
+		return cfg, usagef("--aio %s: %w", c.String("aio"), err)
 	}
 	if cfg.AIOMax, err = parseNumber(c.String("aio-max"), 1, 32768); err != nil {
 		return cfg, usagef("--aio-max %s: %w", c.String("aio-max"), err)

@@ -32,6 +32,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"power off", join(say("ready"), powerOff, halt), nil, 0, ""},
 		{"power off with two vCPUs and a disk", join(say("ready"), powerOff, halt), []string{"--cpus", "2", "--disk", "path=" + image}, 0, ""},
+		{"power off with Linux AIO", join(say("ready"), powerOff, halt), []string{"--aio", "native", "--disk", "path=" + image}, 0, ""},
+		{"power off with threads", join(say("ready"), powerOff, halt), []string{"--aio", "threads", "--disk", "path=" + image}, 0, ""},
 		{"reset", join(say("ready"), reset, halt), []string{"--no-reboot"}, 3, ""},
 		{"panic", join(say("ready"), panicked, halt), nil, 4, "panicked"},
 		{"triple fault", join(say("ready"), []byte{0x0f, 0x01, 0x1d, 0, 0, 0x20, 0, 0x0f, 0x0b}), []string{"--no-reboot"}, 3, "triple fault"},
@@ -213,5 +215,21 @@ func TestCheck(t *testing.T) {
 	good := strings.Contains(lines[0], " ok") && strings.Contains(lines[1], " ok")
 	if want := map[bool]int{true: 0, false: 1}[good]; code != want {
 		t.Errorf("exit code %d, want %d: %s", code, want, p)
+	}
+}
+
+// A host without io_uring runs guests all the same, and both commands say by what.
+func TestOtherEngine(t *testing.T) {
+	p := setup{steps: "no-uring"}.start(t, "check")
+	p.exit()
+	lines := strings.Split(strings.TrimSpace(p.stdout.String()), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[1], "uring   no: io_uring is refused") || lines[2] != "native  ok" {
+		t.Errorf("unexpected output: %s", p)
+	}
+	needKVM(t)
+	p = setup{steps: "no-uring"}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), join(powerOff, halt)))
+	p.wantExit(0)
+	if said := p.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "engine=native") {
+		t.Errorf("stderr is %q", said)
 	}
 }

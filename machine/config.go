@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/machine/memory"
 )
 
@@ -32,8 +33,9 @@ type Config struct {
 	// nil drops it.
 	Console io.Writer
 
-	NoReboot bool // a guest's reset ends Run
-	AIOMax   int  // most disk requests in flight, all disks together; 0: aio's own bound
+	NoReboot bool           // a guest's reset ends Run
+	AIO      aio.EngineKind // what does the disks' I/O
+	AIOMax   int            // most disk requests in flight, all disks together; 0: aio's own bound
 
 	Log *slog.Logger
 }

@@ -118,8 +118,8 @@ func (m *Machine) take() (err error) {
 			return err
 		}
 	}
-	if m.engine, err = aio.New(aio.Config{MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
-		return err
+	if m.engine, err = aio.New(aio.Config{Engine: cfg.AIO, MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
+		return fmt.Errorf("--aio %v: %w", cfg.AIO, err)
 	}
 	for i := range cfg.Disks { // now rather than when the guest starts
 		if _, err := m.newDisk(i); err != nil {

@@ -1,0 +1,280 @@
+package aio
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxInline is the most bytes the engine's own thread copies for one operation, from the
+// page cache or a file in memory; larger ones go to a worker.
+const maxInline = 64 << 10
+
+// native is the Linux AIO backend. io_submit(2) has a bad name for blocking although it is
+// asked not to; here it gets only what it can do at once:
+//
+//	                            O_DIRECT                     buffered
+//	read                        with RWF_NOWAIT              with RWF_NOWAIT, up to 64 KiB
+//	write                       with RWF_NOWAIT              worker
+//	fdatasync, fallocate        worker                       worker
+//	would block (EAGAIN)        worker                       worker
+//	file knows no RWF_NOWAIT    as it is                     worker
+//
+// A file without RWF_NOWAIT but with O_DIRECT is one on tmpfs, which has everything in
+// memory, or on a network file system, which sends and goes on.
+//
+// Completions come through memory shared with the kernel, without a system call; an eventfd,
+// watched by epoll beside the guests' kicks, ends the sleep.
+type native struct {
+	*poller
+	workers *workers
+
+	context *aioContext
+	old     []*aioContext  // replaced, until they are empty
+	ending  sync.WaitGroup // destroying contexts
+
+	files map[int]nativeFile // by descriptor: those used since the last resize
+	last  int                // the descriptor used last
+	file  nativeFile         // and its record
+
+	iocbs    [batch]iocb // [:queued] in the order of submission
+	pointers [batch]*iocb
+	ops      [batch]operation // what the iocbs are made of
+	queued   int
+}
+
+// nativeFile is what io_submit can do for a file.
+type nativeFile uint8
+
+const (
+	fileUnknown  nativeFile = iota
+	fileDirect              // O_DIRECT, with RWF_NOWAIT
+	fileInMemory            // O_DIRECT, without
+	fileBuffered            // reads with RWF_NOWAIT
+	fileBlocking            // nothing
+)
+
+// newNative makes a backend, with a first context of the least capacity, or of the limit if
+// that is lower.
+func newNative(limit int) (*native, int, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, 0, err
+	}
+	n := &native{poller: p, workers: newWorkers(p.wake), files: make(map[int]nativeFile), last: -1}
+	for i := range n.iocbs {
+		n.pointers[i] = &n.iocbs[i]
+	}
+	events := min(limit, minCapacity)
+	c, errno := newContext(events)
+	if errno != 0 {
+		n.workers.close()
+		_ = p.close()
+		return nil, 0, setupError(events, errno)
+	}
+	n.context = c
+	return n, limit, nil
+}
+
+func setupError(events int, errno unix.Errno) error {
+	switch errno {
+	case unix.EAGAIN:
+		return fmt.Errorf("no Linux AIO context for %d requests: all programs of this host together may have no more than "+
+			"the sysctl fs.aio-max-nr; raise it (sysctl fs.aio-nr tells what is used)", events)
+	case unix.ENOSYS, unix.EPERM, unix.EACCES:
+		return fmt.Errorf("io_setup is refused (%w): give another engine, use a kernel with CONFIG_AIO, "+
+			"or in a container let its seccomp profile allow io_setup", errno)
+	}
+	return fmt.Errorf("aio: io_setup for %d requests: %w", events, errno)
+}
+
+// resize makes a context for the capacity, if the present one doesn't fit: for contexts
+// can't be resized, it is a new one beside the old, which goes once it is empty. Without a
+// context that is large enough, what doesn't fit goes to the workers.
+//
+//	events  = capacity, and a context is kept while capacity ≤ events ≤ 4 · capacity
+//	workers = min(max(capacity, 64), 1024)
+func (n *native) resize(capacity int) error {
+	n.workers.resize(capacity)
+	// Descriptors may be other files than before.
+	clear(n.files)
+	n.last = -1
+	if have := n.context.events; capacity <= have && have <= 4*capacity {
+		return nil
+	}
+	c, errno := newContext(capacity)
+	if errno != 0 {
+		if capacity <= n.context.events {
+			return nil // it only takes more of fs.aio-max-nr than it need
+		}
+		return setupError(capacity, errno)
+	}
+	n.old = append(n.old, n.context)
+	n.context = c
+	n.retire()
+	return nil
+}
+
+// retire destroys the old contexts that are empty, and doesn't wait for that.
+func (n *native) retire() {
+	kept := n.old[:0]
+	for _, c := range n.old {
+		if c.inFlight > 0 {
+			kept = append(kept, c)
+			continue
+		}
+		n.ending.Go(func() { c.destroy() })
+	}
+	clear(n.old[len(kept):])
+	n.old = kept
+}
+
+func (n *native) room() int { return batch - n.queued - len(n.workers.batch) }
+
+func (n *native) submit(op *operation) {
+	if op.async || op.code != opRead && op.code != opWrite {
+		n.workers.add(op)
+		return
+	}
+	file := n.fileOf(op.fd)
+	inline := file == fileDirect || file == fileInMemory && fits(op.iov, maxInline) ||
+		file == fileBuffered && op.code == opRead && fits(op.iov, maxInline)
+	if !inline {
+		n.workers.add(op)
+		return
+	}
+	b := &n.iocbs[n.queued]
+	*b = iocb{data: op.id, opcode: aioOpcode(op), fd: uint32(op.fd), offset: op.offset, flags: iocbResFD, resFD: uint32(n.wake)}
+	b.setBuffers(op.iov)
+	if file != fileInMemory {
+		b.rwFlags = unix.RWF_NOWAIT
+	}
+	if op.dsync {
+		b.rwFlags |= unix.RWF_DSYNC
+	}
+	n.ops[n.queued] = *op
+	n.queued++
+}
+
+// fits reports whether all buffers together have at most as many bytes.
+func fits(iov []unix.Iovec, most uint64) bool {
+	var sum uint64
+	for i := range iov {
+		if sum += iov[i].Len; sum > most {
+			return false
+		}
+	}
+	return true
+}
+
+func aioOpcode(op *operation) uint16 {
+	single := len(op.iov) == 1
+	switch {
+	case op.code == opRead && single:
+		return iocbPread
+	case op.code == opRead:
+		return iocbPreadv
+	case single:
+		return iocbPwrite
+	default:
+		return iocbPwritev
+	}
+}
+
+func (n *native) fileOf(fd int) nativeFile {
+	if fd == n.last {
+		return n.file
+	}
+	file := n.files[fd]
+	if file == fileUnknown {
+		file = fileBuffered
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_DIRECT != 0 {
+			file = fileDirect
+		}
+		n.files[fd] = file
+	}
+	n.last, n.file = fd, file
+	return file
+}
+
+// flush hands everything queued to the kernel and to the workers.
+func (n *native) flush() {
+	for i := 0; i < n.queued; {
+		taken, errno := n.context.submit(n.pointers[i:n.queued])
+		i += taken
+		if errno != 0 && !n.again(&n.iocbs[i], &n.ops[i], errno) {
+			n.workers.add(&n.ops[i])
+			i++
+		}
+	}
+	clear(n.ops[:n.queued])
+	n.queued = 0
+	n.workers.flush()
+}
+
+// again notes what is to be learnt about a file from an operation that io_submit refused,
+// and reports whether it is worth another try. A worker's system call has the last word.
+func (n *native) again(b *iocb, op *operation, errno unix.Errno) bool {
+	if errno != unix.EOPNOTSUPP && errno != unix.EINVAL {
+		return false // EAGAIN: the context is full
+	}
+	file := n.fileOf(op.fd)
+	if errno == unix.EOPNOTSUPP && b.rwFlags&unix.RWF_NOWAIT != 0 && (file == fileDirect || file == fileInMemory) {
+		n.learn(op.fd, fileInMemory)
+		b.rwFlags &^= unix.RWF_NOWAIT
+		return fits(op.iov, maxInline)
+	}
+	n.learn(op.fd, fileBlocking)
+	return false
+}
+
+func (n *native) learn(fd int, file nativeFile) {
+	n.files[fd] = file
+	n.last, n.file = fd, file
+}
+
+func (n *native) wait(block bool) error {
+	n.flush()
+	if !block || n.pending() || !n.workers.sleep() {
+		return n.poller.wait(false)
+	}
+	err := n.poller.wait(true)
+	n.workers.awake()
+	return err
+}
+
+// pending reports whether reap has something to report, but for what workers have done.
+func (n *native) pending() bool {
+	if n.poller.pending() || n.context.pending() {
+		return true
+	}
+	for _, c := range n.old {
+		if c.pending() {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *native) reap(events []event) int {
+	k := n.poller.reap(events)
+	k += n.workers.reap(events[k:])
+	k += n.context.reap(events[k:])
+	if len(n.old) > 0 {
+		for _, c := range n.old {
+			k += c.reap(events[k:])
+		}
+		n.retire()
+	}
+	return k
+}
+
+func (n *native) close() error {
+	n.workers.close()
+	n.old = append(n.old, n.context)
+	n.context = nil
+	n.retire()
+	n.ending.Wait()
+	return n.poller.close()
+}

@@ -1,0 +1,347 @@
+package aio
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// keepWorkers is how many idle workers are kept for good.
+	keepWorkers = 4
+
+	// trimEvery is how often those beyond that are looked at: whoever had nothing to do all
+	// that time ends.
+	trimEvery = 10 * time.Second
+)
+
+// workers carries out operations by ordinary system calls that may block, for the engines
+// that have no other way or none for this operation.
+//
+// A worker is a goroutine that is not tied to a thread: while it waits for work it costs no
+// thread, being woken costs no system call where a thread is running anyway, and Go gives
+// those that block a thread each. A locked thread for each worker would cost two context
+// switches an operation.
+//
+// Each file has a queue. Workers take from the files in rotation, and a file's operations
+// never occupy the last workers:
+//
+//	limit  = min(max(capacity, 64), 1024)          most operations at the same time
+//	share  = max(1, limit / 2 / files)             what each file can always have
+//	start if the file's busy < share, or all busy + every other file's free share < limit
+//
+// so that the flush of a fast disk starts at once, however many requests of slow disks
+// hang. A file that is new takes its share beside the limit: 1.5 · limit at most.
+type workers struct {
+	wake int // eventfd to signal if the engine's thread sleeps
+
+	// The engine thread's.
+	batch   []operation // added and not handed over yet
+	taken   []event     // taken over from done, [next:] still to be reaped
+	next    int
+	ended   atomic.Bool // done is not empty
+	trimmer *time.Timer
+	all     sync.WaitGroup
+	main    func() // a worker's main function, made once: a method value allocates
+
+	mu       sync.Mutex
+	limit    int
+	share    int
+	files    map[int]*workFile // by descriptor: those used since the last resize
+	active   []*workFile       // those with something queued
+	turn     int               // in active: whose turn it is
+	busy     int               // operations being carried out
+	reserved int               // Σ over files of max(0, share - busy)
+	idle     []*worker
+	count    int  // workers there are
+	least    int  // least len(idle) since the last trim
+	waking   bool // a worker is on its way to take something
+	sleeping bool // the engine's thread wants to be woken
+	closed   bool
+	done     []event
+}
+
+type worker struct {
+	wake chan struct{} // capacity 1
+	quit bool
+}
+
+type workFile struct {
+	queue fifo[operation]
+	busy  int
+}
+
+func newWorkers(wake int) *workers {
+	w := &workers{wake: wake, limit: minWorkers, files: make(map[int]*workFile)}
+	w.main = w.work
+	w.trimmer = time.AfterFunc(trimEvery, w.trim)
+	w.trimmer.Stop()
+	return w
+}
+
+// add takes an operation; it is handed over with the next flush.
+func (w *workers) add(op *operation) { w.batch = append(w.batch, *op) }
+
+// flush hands over what was added.
+func (w *workers) flush() {
+	if len(w.batch) == 0 {
+		return
+	}
+	w.mu.Lock()
+	for i := range w.batch {
+		op := &w.batch[i]
+		f := w.file(op.fd)
+		if f.queue.len() == 0 {
+			w.active = append(w.active, f)
+		}
+		f.queue.push(*op)
+	}
+	start := w.summon()
+	w.mu.Unlock()
+	w.start(start)
+	clear(w.batch)
+	w.batch = w.batch[:0]
+}
+
+// file returns a file's record.
+func (w *workers) file(fd int) *workFile {
+	f := w.files[fd]
+	if f == nil {
+		f = &workFile{}
+		w.files[fd] = f
+		w.divide()
+	}
+	return f
+}
+
+// divide works out the shares.
+func (w *workers) divide() {
+	w.share = max(1, w.limit/2/max(len(w.files), 1))
+	w.reserved = 0
+	for _, f := range w.files {
+		w.reserved += max(0, w.share-f.busy)
+	}
+}
+
+// resize sets the limit, and forgets the files that have nothing to do.
+func (w *workers) resize(capacity int) {
+	w.mu.Lock()
+	w.limit = min(max(capacity, minWorkers), maxWorkers)
+	for fd, f := range w.files {
+		if f.busy == 0 && f.queue.len() == 0 {
+			delete(w.files, fd)
+		}
+	}
+	w.divide()
+	start := w.summon()
+	w.mu.Unlock()
+	w.start(start)
+}
+
+// sleep reports whether the engine's thread may sleep, and has the wake eventfd signalled
+// when there is something to reap again.
+func (w *workers) sleep() bool {
+	if w.pending() {
+		return false
+	}
+	w.mu.Lock()
+	w.sleeping = len(w.done) == 0
+	w.mu.Unlock()
+	return w.sleeping
+}
+
+// awake ends what sleep began: no signals are wanted.
+func (w *workers) awake() {
+	w.mu.Lock()
+	w.sleeping = false
+	w.mu.Unlock()
+}
+
+// pending reports whether there is something to reap.
+func (w *workers) pending() bool { return w.next < len(w.taken) || w.ended.Load() }
+
+// reap stores the results of operations and returns how many.
+func (w *workers) reap(events []event) int {
+	n := 0
+	for {
+		c := copy(events[n:], w.taken[w.next:])
+		w.next += c
+		n += c
+		if n == len(events) || !w.ended.Load() {
+			return n
+		}
+		w.mu.Lock()
+		w.taken, w.done = w.done, w.taken[:0]
+		w.ended.Store(false)
+		w.mu.Unlock()
+		w.next = 0
+	}
+}
+
+// close ends all workers.
+//
+// Preconditions: no operation is in flight.
+func (w *workers) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.trimmer.Stop()
+	for _, idle := range w.idle {
+		idle.quit = true
+		idle.wake <- struct{}{}
+	}
+	w.idle = nil
+	w.mu.Unlock()
+	w.all.Wait()
+}
+
+// work is a worker's life.
+func (w *workers) work() {
+	defer w.all.Done()
+	// The thread this last runs on ends with it: threads that hung disks once made the
+	// process start don't stay for ever.
+	defer runtime.LockOSThread()
+	me := &worker{wake: make(chan struct{}, 1)}
+	var op operation
+	var wake bool // the engine must be woken
+	w.mu.Lock()
+	w.waking = false
+	for {
+		start, f := false, w.choose()
+		switch {
+		case f != nil:
+			op = w.begin(f)
+			start = w.summon()
+		case !w.closed && !me.quit:
+			w.idle = append(w.idle, me)
+		default:
+			w.count--
+			w.mu.Unlock()
+			w.signal(wake)
+			return
+		}
+		w.mu.Unlock()
+		w.signal(wake)
+		w.start(start)
+		if f == nil {
+			wake = false
+			<-me.wake
+			w.mu.Lock()
+			w.waking = w.waking && me.quit // unless it was woken to quit, it has come
+			continue
+		}
+		ev := event{kind: eventDone, id: op.id, result: execute(&op)}
+		w.mu.Lock()
+		wake = w.finish(f, ev)
+	}
+}
+
+func (w *workers) signal(wake bool) {
+	if wake {
+		_, _ = unix.Write(w.wake, one)
+	}
+}
+
+// choose returns the file the next operation is taken from, or nil if none may start.
+func (w *workers) choose() *workFile {
+	for range w.active {
+		if w.turn >= len(w.active) {
+			w.turn = 0
+		}
+		if f := w.active[w.turn]; w.mayStart(f) {
+			return f
+		}
+		w.turn++
+	}
+	return nil
+}
+
+func (w *workers) mayStart(f *workFile) bool {
+	return f.busy < w.share || w.busy+w.reserved < w.limit
+}
+
+// begin takes the operation whose turn it is, from the file that choose returned.
+func (w *workers) begin(f *workFile) operation {
+	op := f.queue.pop()
+	if f.queue.len() == 0 {
+		last := len(w.active) - 1
+		copy(w.active[w.turn:], w.active[w.turn+1:])
+		w.active[last] = nil
+		w.active = w.active[:last]
+	} else {
+		w.turn++
+	}
+	if f.busy < w.share {
+		w.reserved--
+	}
+	f.busy++
+	w.busy++
+	return op
+}
+
+// finish accounts for an operation, and reports whether the engine must be woken.
+func (w *workers) finish(f *workFile, ev event) bool {
+	f.busy--
+	w.busy--
+	if f.busy < w.share {
+		w.reserved++
+	}
+	w.done = append(w.done, ev)
+	w.ended.Store(true)
+	wake := w.sleeping
+	w.sleeping = false
+	return wake
+}
+
+// summon wakes a worker if there is something for one to take, and reports whether a new
+// one must be started for it. Whoever comes and finds more calls the next: as many work as
+// are needed, and operations that don't block are done by a few.
+func (w *workers) summon() (start bool) {
+	if w.waking || w.choose() == nil {
+		return false
+	}
+	w.waking = true
+	if n := len(w.idle); n > 0 {
+		w.idle[n-1].wake <- struct{}{}
+		w.idle[n-1] = nil
+		w.idle = w.idle[:n-1]
+		w.least = min(w.least, n-1)
+		return false
+	}
+	w.least = 0
+	w.count++
+	w.all.Add(1)
+	if w.count == keepWorkers+1 {
+		w.trimmer.Reset(trimEvery)
+	}
+	return true
+}
+
+func (w *workers) start(start bool) {
+	if start {
+		go w.main()
+	}
+}
+
+// trim ends the workers nobody needed since the last time.
+func (w *workers) trim() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	n := min(w.least, w.count-keepWorkers)
+	for _, idle := range w.idle[:max(n, 0)] { // the longest idle first
+		idle.quit = true
+		idle.wake <- struct{}{}
+	}
+	if n > 0 {
+		w.idle = append(w.idle[:0], w.idle[n:]...)
+	}
+	w.least = len(w.idle)
+	if w.count-max(n, 0) > keepWorkers {
+		w.trimmer.Reset(trimEvery)
+	}
+}
