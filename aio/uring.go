@@ -1,7 +1,9 @@
 package aio
 
 import (
+	"errors"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +16,7 @@ const (
 	batch = 64
 
 	// cqSlack is what the completion queue holds beside one entry for each credit: kicks,
-	// wakes and answers to removals. A kick takes an entry each time the kernel looks at
+	// wakes, the timer and answers to removals. A kick takes an entry each time the kernel looks at
 	// its poll, usually one per wait. If a guest manages to fill it, the kernel keeps the
 	// rest in a list and hands it over with the next wait (IORING_FEAT_NODROP).
 	cqSlack = 1024
@@ -38,8 +40,9 @@ const (
 
 // ring is the io_uring backend.
 //
-//	completion queue: ≥ capacity limit + cqSlack entries of 16 bytes, rounded up by the
-//	kernel to a power of two, so 1 MiB for a limit of 32768, made once
+//	completion queue: ≥ credits + cqSlack entries of 16 bytes, rounded up by the kernel to a
+//	power of two: 32 KiB for up to 1024 credits. It grows and shrinks with them (Linux 6.13);
+//	where it can't it is made for the engine's limit, 1 MiB for 32768
 //	submission queue: batch entries of 64 bytes
 //
 // Polls are multishot and edge-triggered: each signal of an eventfd leaves a completion
@@ -56,6 +59,8 @@ type ring struct {
 
 	cqHead, cqTail *uint32 // tail is the kernel's
 	cqes           []cqe
+	resizable      bool
+	wanted         uint32 // completion queue entries, from the next wait on
 
 	watches []ringWatch  // by id
 	control fifo[uint32] // watches to arm or to remove in the next wait
@@ -87,8 +92,9 @@ const (
 // ringSetups are the ways to make a ring, best first: a kernel answers EINVAL to flags it
 // doesn't know. Deferred task work runs completions on our thread only while it waits.
 var ringSetups = []uint32{
-	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll, // Linux 6.1
-	setupCoopTaskrun | setupSubmitAll,                      // Linux 5.19
+	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll | setupNoSQArray, // Linux 6.6
+	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll,                  // Linux 6.1
+	setupCoopTaskrun | setupSubmitAll,                                       // Linux 5.19
 	0,
 }
 
@@ -96,6 +102,26 @@ var ringSetups = []uint32{
 // really back, which is lower when the kernel has no memory for so large a completion queue.
 // It runs on the thread that will use the ring.
 func newRing(limit int) (*ring, int, error) {
+	r, err := setUpRing(min(limit, minCapacity))
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := r.resizeCQ(uint32(len(r.cqes))); err == nil {
+		r.resizable = true
+		return r, limit, nil
+	}
+	if err := r.close(); err != nil {
+		return nil, 0, err
+	}
+	if r, err = setUpRing(limit); err != nil {
+		return nil, 0, err
+	}
+	return r, min(limit, len(r.cqes)-cqSlack), nil
+}
+
+// setUpRing makes a ring whose completion queue is large enough for limit operations, or as
+// large as there is memory for.
+func setUpRing(limit int) (*ring, error) {
 	var p ringParams
 	for i := 0; ; {
 		p = ringParams{
@@ -108,19 +134,19 @@ func newRing(limit int) (*ring, int, error) {
 			r := &ring{fd: fd}
 			if err := r.init(&p); err != nil {
 				_ = unix.Close(fd)
-				return nil, 0, err
+				return nil, err
 			}
-			return r, min(limit, len(r.cqes)-cqSlack), nil
+			return r, nil
 		case errno == unix.EINVAL && i+1 < len(ringSetups):
 			i++
 		case errno == unix.ENOMEM && limit > minCapacity:
 			// Kernels before 6.10 need the queue in one piece of memory.
 			limit /= 2
 		case errno == unix.EPERM || errno == unix.ENOSYS || errno == unix.EACCES:
-			return nil, 0, fmt.Errorf("io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
+			return nil, fmt.Errorf("io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
 				"and in a container let its seccomp profile allow io_uring_setup", errno)
 		default:
-			return nil, 0, fmt.Errorf("aio: io_uring_setup: %w", errno)
+			return nil, fmt.Errorf("aio: io_uring_setup: %w", errno)
 		}
 	}
 }
@@ -237,13 +263,16 @@ func (r *ring) controlling() {
 	}
 }
 
-// resize lets the kernel have a thread for each request in flight, within bounds. The
+// resize fits the completion queue, with the next wait, and lets the kernel have a thread for each request in flight, within bounds. The
 // kernel's own bound is a few per CPU for all files together: one slow disk whose requests
 // block would use them up, and the flush of a fast disk would wait behind them. Threads
 // are made only while others are blocked.
 //
 //	workers = clamp(capacity, 64, 1024)
 func (r *ring) resize(capacity int) error {
+	if r.resizable {
+		r.wanted = uint32(1) << bits.Len32(uint32(capacity+cqSlack-1))
+	}
 	workers := [2]uint32{uint32(min(max(capacity, minWorkers), maxWorkers))}
 	if errno := setMaxWorkers(r.fd, &workers); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
 		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
@@ -251,12 +280,55 @@ func (r *ring) resize(capacity int) error {
 	return nil
 }
 
+// resizeCQ has the kernel make the rings anew with another number of completion queue
+// entries, a power of two. What is in flight or completed stays. It fails with EINVAL where
+// the kernel can't, and with EOVERFLOW where more has completed than would fit.
+//
+// Preconditions: nothing is queued.
+func (r *ring) resizeCQ(entries uint32) error {
+	p := ringParams{sqEntries: batch, cqEntries: entries, flags: setupCQSize | setupClamp}
+	if errno := resizeRings(r.fd, &p); errno != 0 {
+		return errno
+	}
+	p.flags |= setupNoSQArray // all kernels that can resize have it; they don't say where an array would be
+	rings, sqes := r.rings, r.entries
+	if err := r.mapRings(&p); err != nil {
+		return fmt.Errorf("%w: %w", errRingLost, err)
+	}
+	_ = unix.Munmap(rings)
+	_ = unix.Munmap(sqes)
+	return nil
+}
+
+// errRingLost says that the ring can't be reached any more.
+var errRingLost = errors.New("aio: the resized io_uring can't be mapped")
+
+// fit resizes the completion queue to what is wanted, unless something is still queued.
+func (r *ring) fit() error {
+	if r.wanted == 0 || int(r.wanted) == len(r.cqes) {
+		r.wanted = 0
+		return nil
+	}
+	if r.queued() > 0 {
+		return nil
+	}
+	// Without memory for it the kernel keeps completions that don't fit in a list.
+	if err := r.resizeCQ(r.wanted); errors.Is(err, errRingLost) {
+		return err
+	}
+	r.wanted = 0
+	return nil
+}
+
 func (r *ring) wait(block bool) error {
 	for {
+		if err := r.fit(); err != nil {
+			return err
+		}
 		r.controlling()
 		atomic.StoreUint32(r.sqTail, r.tail)
 		var events uintptr
-		if block && r.control.len() == 0 && r.gone.len() == 0 {
+		if block && r.control.len() == 0 && r.gone.len() == 0 && r.wanted == 0 {
 			events = 1
 		}
 		// Events are asked for even when none is waited for: only then does the kernel

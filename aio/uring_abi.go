@@ -9,6 +9,7 @@ const (
 	setupCoopTaskrun  = 1 << 8  // Linux 5.19
 	setupSingleIssuer = 1 << 12 // Linux 6.0
 	setupDeferTaskrun = 1 << 13 // Linux 6.1
+	setupNoSQArray    = 1 << 16 // Linux 6.6
 
 	featSingleMmap   = 1 << 0
 	featNoDrop       = 1 << 1
@@ -18,6 +19,7 @@ const (
 	enterGetEvents = 1 << 0
 
 	registerIOWQMaxWorkers = 19 // Linux 5.15
+	registerResizeRings    = 33 // Linux 6.13
 
 	offSQRing = 0
 	offSQEs   = 0x10000000

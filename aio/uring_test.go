@@ -66,14 +66,82 @@ func TestCompletionsOverflow(t *testing.T) {
 	quiet(t, r)
 }
 
-func TestCompletionQueueHoldsTheLimit(t *testing.T) {
+func TestCompletionQueueHoldsTheCredits(t *testing.T) {
 	lockThread(t)
 	for _, limit := range []int{1, 64, 1024, maxCapacity} {
 		r, got, err := newRing(limit)
 		must(t, err)
+		small := len(r.cqes)
+		must(t, r.resize(limit))
+		must(t, r.wait(false))
 		if got != limit || len(r.cqes) < limit+cqSlack {
 			t.Errorf("limit %d: %d, %d entries", limit, got, len(r.cqes))
 		}
+		must(t, r.resize(minCapacity))
+		must(t, r.wait(false))
+		if r.resizable && len(r.cqes) != small {
+			t.Errorf("limit %d: %d entries at first, %d after shrinking", limit, small, len(r.cqes))
+		}
 		must(t, r.close())
+	}
+}
+
+// The queues are made anew while reads hang, others have completed unseen, polls are armed
+// and entries are queued: nothing is lost and nothing comes twice.
+func TestResizeInFlight(t *testing.T) {
+	lockThread(t)
+	r := newTestRing(t, maxCapacity)
+	if !r.resizable {
+		t.Skip("this kernel can't resize an io_uring (Linux 6.13 can)")
+	}
+	var pipe [2]int
+	must(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+	t.Cleanup(func() { unix.Close(pipe[0]); unix.Close(pipe[1]) })
+	zero, err := os.Open("/dev/zero")
+	must(t, err)
+	defer zero.Close()
+	fd := eventfd(t)
+	r.watch(1, fd)
+	b := make([]byte, 8)
+	next := uint64(0)
+	submit := func(fd, n int) {
+		for range n {
+			if r.room() == 0 {
+				must(t, r.wait(false))
+			}
+			r.submit(&operation{id: next, code: opRead, fd: fd, iov: []unix.Iovec{iovec(b)}, offset: -1})
+			next++
+		}
+	}
+	sizes := []int{4000, 100, maxCapacity, 64, 8000, 64}
+	submit(pipe[0], 50)
+	for _, capacity := range sizes {
+		submit(int(zero.Fd()), 30)
+		must(t, r.wait(false)) // completed, not reaped
+		submit(int(zero.Fd()), 20)
+		must(t, r.resize(capacity)) // with entries queued
+		must(t, r.wait(false))
+		must(t, r.wait(false))
+		if len(r.cqes) < capacity+cqSlack || len(r.cqes) > 4*(capacity+cqSlack) {
+			t.Fatalf("%d entries for %d credits", len(r.cqes), capacity)
+		}
+		signal(t, fd)
+	}
+	_, err = unix.Write(pipe[1], make([]byte, 50*len(b)))
+	must(t, err)
+	seen, signals := make([]bool, next), 0
+	for left := len(seen); left > 0; {
+		switch ev := nextEvent(t, r); {
+		case ev.kind == eventSignal:
+			signals++
+		case ev.kind != eventDone || ev.result != int32(len(b)) || seen[ev.id]:
+			t.Fatalf("%+v, seen %v", ev, seen[ev.id])
+		default:
+			seen[ev.id] = true
+			left--
+		}
+	}
+	if signals == 0 {
+		t.Error("the poll is lost")
 	}
 }

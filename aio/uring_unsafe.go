@@ -19,12 +19,20 @@ func setMaxWorkers(fd int, workers *[2]uint32) unix.Errno {
 	return errno
 }
 
+// resizeRings has the kernel make the rings anew, and fills p in as ringSetup does.
+func resizeRings(fd int, p *ringParams) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), registerResizeRings, uintptr(unsafe.Pointer(p)), 1, 0, 0)
+	return errno
+}
+
 // mapRings maps the memory the kernel made for the ring and fills in r's views of it.
 //
 // Preconditions: p came back from ringSetup with featSingleMmap.
 func (r *ring) mapRings(p *ringParams) error {
-	size := max(uintptr(p.sqOff.array)+uintptr(p.sqEntries)*4,
-		uintptr(p.cqOff.cqes)+uintptr(p.cqEntries)*unsafe.Sizeof(cqe{}))
+	size := uintptr(p.cqOff.cqes) + uintptr(p.cqEntries)*unsafe.Sizeof(cqe{})
+	if p.flags&setupNoSQArray == 0 {
+		size = max(size, uintptr(p.sqOff.array)+uintptr(p.sqEntries)*4)
+	}
 	rings, err := unix.Mmap(r.fd, offSQRing, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return err
@@ -43,6 +51,9 @@ func (r *ring) mapRings(p *ringParams) error {
 	r.cqHead, r.cqTail = word(p.cqOff.head), word(p.cqOff.tail)
 	r.cqes = unsafe.Slice((*cqe)(unsafe.Pointer(&rings[p.cqOff.cqes])), p.cqEntries)
 
+	if p.flags&setupNoSQArray != 0 {
+		return nil
+	}
 	// The kernel reads entries through an index array; ours are always in order.
 	array := unsafe.Slice(word(p.sqOff.array), p.sqEntries)
 	for i := range array {
