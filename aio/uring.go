@@ -59,7 +59,7 @@ type ring struct {
 
 	cqHead, cqTail *uint32 // tail is the kernel's
 	cqes           []cqe
-	resizable      bool
+	resizable      bool   // as far as its setup goes: newRing asks the kernel
 	wanted         uint32 // completion queue entries, from the next wait on
 
 	watches []ringWatch  // by id
@@ -106,9 +106,10 @@ func newRing(limit int) (*ring, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := r.resizeCQ(uint32(len(r.cqes))); err == nil {
-		r.resizable = true
-		return r, limit, nil
+	if r.resizable {
+		if err := r.resizeCQ(uint32(len(r.cqes))); err == nil {
+			return r, limit, nil
+		}
 	}
 	if err := r.close(); err != nil {
 		return nil, 0, err
@@ -131,7 +132,8 @@ func setUpRing(limit int) (*ring, error) {
 		fd, errno := ringSetup(batch, &p)
 		switch {
 		case errno == 0:
-			r := &ring{fd: fd}
+			// Resized rings have no index array: where it would be the kernel doesn't say.
+			r := &ring{fd: fd, resizable: p.flags&setupNoSQArray != 0}
 			if err := r.init(&p); err != nil {
 				_ = unix.Close(fd)
 				return nil, err
@@ -290,7 +292,7 @@ func (r *ring) resizeCQ(entries uint32) error {
 	if errno := resizeRings(r.fd, &p); errno != 0 {
 		return errno
 	}
-	p.flags |= setupNoSQArray // all kernels that can resize have it; they don't say where an array would be
+	p.flags |= setupNoSQArray // inherited, which the kernel doesn't say
 	rings, sqes := r.rings, r.entries
 	if err := r.mapRings(&p); err != nil {
 		return fmt.Errorf("%w: %w", errRingLost, err)
