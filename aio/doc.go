@@ -41,7 +41,8 @@
 //     and over the queues of a port. Queues without requests are not looked at.
 //   - Requests are known by the engine's own slot and a sequence number, never by the
 //     guest's tag (slots.go). Each completes exactly once, whatever the number of
-//     kernel requests it took (transfer.go, zeroes.go).
+//     kernel requests it took (transfer.go, zeroes.go), and however often it is retried
+//     after a failure that stopped the guest (park.go).
 //   - The path of a request takes no lock and allocates nothing on the heap.
 //   - Engine memory and file descriptors stay until the kernel has given back
 //     everything: closing a ring does not cancel what is in it.

@@ -37,9 +37,21 @@ type PortConfig struct {
 	Limits Limits // of this port alone
 	Group  *Group // whose limits it shares with others; nil: none
 
+	// Keep is asked, on the engine's thread, about each request of the guest that failed: if it
+	// returns true, the request is not answered but kept until Retry. It must not block.
+	// nil: failures are answered.
+	Keep func(Failure) bool
+
 	// Held attaches the port with the bound of CausePause at 0: nothing is popped until
 	// SetWindow(CausePause, Unlimited).
 	Held bool
+}
+
+// Failure is a request that the host failed.
+type Failure struct {
+	Op             Op
+	Offset, Length int64 // bytes
+	Err            unix.Errno
 }
 
 // Port is one disk on the engine. Its fields are the engine thread's, except where they
@@ -71,6 +83,8 @@ type Port struct {
 	long     int        // of inFlight: flush, discard, write-zeroes
 	bounce   bouncePool // bounce.go
 	lacks    stepSet    // what the file can't do (zeroes.go)
+	keep     func(Failure) bool
+	parked   []*slot // of inFlight: failed, and kept for Retry
 
 	waiters   map[chan struct{}]struct{} // of Idle
 	settling  bool                       // in the engine's list of ports to settle
@@ -140,7 +154,7 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
 	p := &Port{
 		engine: e, name: cfg.Name, fd: cfg.FD, demand: cfg.Demand, align: max(cfg.MemoryAlign, 1),
-		bounce: bounce, waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight,
+		bounce: bounce, waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight, keep: cfg.Keep,
 	}
 	if p.weight == 0 {
 		p.weight = DefaultWeight
@@ -210,13 +224,14 @@ func (p *Port) detach(done func()) {
 			p.engine.backend.unwatch(q.watch)
 		}
 	}
+	p.giveUp()
 	p.settle()
 }
 
 // settled tells those who wait that nothing is in flight, and ends a detached port.
 func (p *Port) settled() {
 	p.settling = false
-	if p.inFlight > 0 {
+	if p.inFlight > len(p.parked) {
 		return
 	}
 	for idle := range p.waiters {
@@ -372,8 +387,18 @@ func (e *Engine) start(s *slot) {
 	}
 }
 
-// finish completes a request towards its queue and gives its credit back.
+// finish ends a request: it is answered, or kept because it failed and its port wants that.
 func (e *Engine) finish(s *slot, errno unix.Errno) {
+	p, r := s.queue.port, &s.req
+	if errno != 0 && p.keep != nil && !p.detaching && p.keep(Failure{r.Op, r.Offset, r.Length, errno}) {
+		e.park(s, errno)
+		return
+	}
+	e.answer(s, errno)
+}
+
+// answer completes a request towards its queue and gives its credit back.
+func (e *Engine) answer(s *slot, errno unix.Errno) {
 	q, p, c := s.queue, s.queue.port, classOf(s.req.Op)
 	tag, n := s.req.Tag, s.done
 

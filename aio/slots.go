@@ -16,10 +16,11 @@ type slot struct {
 	asked int64 // bytes the present operation was asked for
 	tries int   // times the kernel put the present step off
 
-	start        int64 // when it was popped, on the engine's clock
-	epoch        uint8 // of the port's grace periods
-	writtenOff   bool  // doesn't count against the capacity any more, and is not in the port's ages
-	older, newer *slot // in the port's ages
+	errno        unix.Errno // what it failed with, while it is kept (park.go)
+	start        int64      // when it was popped, on the engine's clock
+	epoch        uint8      // of the port's grace periods
+	writtenOff   bool       // doesn't count against the capacity any more, and is not in the port's ages
+	older, newer *slot      // in the port's ages
 
 	rest  []unix.Iovec  // Read, Write: tail of req.Segments that is still to be moved
 	chunk []byte        // bounce memory; nil: the guest's buffers are used directly

@@ -20,6 +20,7 @@ type PortStats struct {
 	Long        ClassStats  // flush, discard, write-zeroes
 	InFlight    int         // requests popped and not completed
 	WrittenOff  int         // of those, how many don't count against the engine's capacity
+	Kept        int         // of those, how many have failed and wait for Retry
 	Reserve     int         // credits that no other port gets
 	Share       int         // credits it gets before others may have more than theirs
 	Window      int         // most that may be in flight; Unlimited without a bound
@@ -63,10 +64,10 @@ type engineCounters struct {
 }
 
 type portCounters struct {
-	started                    atomic.Uint64
-	reserve, share, writtenOff atomic.Int64
-	bounds                     [causes]atomic.Int64
-	class                      [classes]classCounters
+	started                            atomic.Uint64
+	reserve, share, writtenOff, parked atomic.Int64
+	bounds                             [causes]atomic.Int64
+	class                              [classes]classCounters
 }
 
 type classCounters struct {
@@ -97,8 +98,8 @@ func (p *Port) Stats() PortStats {
 		Read:       p.stats.class[classRead].read(),
 		Write:      p.stats.class[classWrite].read(),
 		Long:       p.stats.class[classLong].read(),
-		WrittenOff: int(p.stats.writtenOff.Load()),
-		Reserve:    int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),
+		WrittenOff: int(p.stats.writtenOff.Load()), Kept: int(p.stats.parked.Load()),
+		Reserve: int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),
 		Window: Unlimited,
 	}
 	for c := range s.Windows {

@@ -50,8 +50,8 @@ func (p *Port) setBound(c Cause, n int) {
 	p.engine.schedule(p)
 }
 
-// Idle waits until the port has nothing in flight and its queues have published that. It
-// stays so only if the window is held. On a detached port it returns at once. The error
+// Idle waits until the port has nothing in flight, but for what failed and is kept, and its
+// queues have published that. It stays so only if the window is held. On a detached port it returns at once. The error
 // wraps ctx's. Any goroutine but the engine's may call it.
 func (p *Port) Idle(ctx context.Context) error {
 	idle := make(chan struct{})
@@ -70,7 +70,7 @@ func (p *Port) Idle(ctx context.Context) error {
 // settle has the engine look, once the queues have published, whether somebody waits for
 // the port to have nothing in flight.
 func (p *Port) settle() {
-	if p.inFlight == 0 && !p.settling && (len(p.waiters) > 0 || p.detaching) {
+	if p.inFlight == len(p.parked) && !p.settling && (len(p.waiters) > 0 || p.detaching) {
 		p.settling = true
 		p.engine.settling.push(p)
 	}
