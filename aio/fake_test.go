@@ -1,18 +1,18 @@
 package aio
 
 import (
-	"testing"
-
 	"golang.org/x/sys/unix"
 )
 
 // fakeBackend carries operations out on a byte slice, all on the goroutine of the test.
 // A script may answer instead, or keep the operation in flight.
 type fakeBackend struct {
-	t      testing.TB
+	t      tester
 	disk   []byte
 	batch  int                                  // room
 	script func(op *operation) (int32, verdict) // nil: everything succeeds
+
+	submitted func(op *operation) // nil: nobody is told
 
 	queued  []operation
 	held    []operation
@@ -33,7 +33,7 @@ const (
 	hold                   // stay in flight until let go
 )
 
-func newFake(t testing.TB, size int) *fakeBackend {
+func newFake(t tester, size int) *fakeBackend {
 	return &fakeBackend{t: t, disk: make([]byte, size), batch: batch, kicks: map[uint32]int{}, keepLog: true}
 }
 
@@ -45,13 +45,14 @@ func (f *fakeBackend) engine(max int) *Engine {
 	f.t.Cleanup(func() {
 		e.closing = true
 		e.mail.close()
+		e.timer.close()
 		must(f.t, unix.Munmap(e.zeroes))
 	})
 	return e
 }
 
 // attach is Attach without another thread.
-func attach(t testing.TB, e *Engine, cfg PortConfig) *Port {
+func attach(t tester, e *Engine, cfg PortConfig) *Port {
 	must(t, cfg.validate())
 	bounce, err := newBouncePool(cfg.MemoryAlign)
 	must(t, err)
@@ -86,6 +87,9 @@ func (f *fakeBackend) submit(op *operation) {
 		f.t.Fatal("submit without room")
 	}
 	f.queued = append(f.queued, *op)
+	if f.submitted != nil {
+		f.submitted(op)
+	}
 	if f.keepLog {
 		f.log = append(f.log, *op)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 )
 
 // Every test runs with the engine's own checks on, but for those that count allocations.
@@ -28,7 +29,7 @@ func deadline(t testing.TB) context.Context {
 }
 
 // await waits for a channel to be closed or to deliver.
-func await[T any](t testing.TB, ctx context.Context, c <-chan T, what string) T {
+func await[T any](t rapid.TB, ctx context.Context, c <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -39,7 +40,13 @@ func await[T any](t testing.TB, ctx context.Context, c <-chan T, what string) T 
 	}
 }
 
-func must(t testing.TB, err error) {
+// tester is what test doubles need of a test, be it testing's or rapid's.
+type tester interface {
+	rapid.TB
+	Cleanup(func())
+}
+
+func must(t rapid.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

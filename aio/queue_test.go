@@ -2,7 +2,6 @@ package aio
 
 import (
 	"sync"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,7 +9,7 @@ import (
 // testQueue is a guest's virtqueue as the engine sees it, with the guest's side beside it:
 // any goroutine may add requests, and kicks only when asked to, as with EVENT_IDX.
 type testQueue struct {
-	t    testing.TB
+	t    tester
 	kick int
 
 	mu        sync.Mutex
@@ -35,7 +34,7 @@ type answer struct {
 	err unix.Errno
 }
 
-func newTestQueue(t testing.TB) *testQueue {
+func newTestQueue(t tester) *testQueue {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
