@@ -41,6 +41,9 @@ func newModel(t *rapid.T) *model {
 		if n := m.e.active(); n > m.e.capacity && !known[op.id] { // what goes on may, after the capacity has shrunk
 			t.Fatalf("%d requests count against a capacity of %d", n, m.e.capacity)
 		}
+		if !known[op.id] {
+			m.checkReserves(op.fd)
+		}
 		known[op.id] = true
 	}
 	m.e = m.f.engine(rapid.SampledFrom([]int{0, 1, 3, 8, 64, 100}).Draw(t, "aio-max"))
@@ -217,6 +220,19 @@ func (m *model) checkIdleCredits(t *rapid.T, d *modelDisk, pool int) {
 	}
 	if pool > 0 && p.inFlight < m.e.capacity {
 		t.Fatalf("disk %s waits beside %d free credits", d.name, pool)
+	}
+}
+
+// checkReserves fails if a disk that has used up its own reserve was just given a credit that is
+// kept for another.
+func (m *model) checkReserves(fd int) {
+	setAside, beyond := 0, false
+	for p := range m.e.ports {
+		setAside += max(p.reserve-p.inFlight, 0)
+		beyond = beyond || p.fd == fd && p.inFlight > p.reserve
+	}
+	if beyond && m.e.active()+setAside > m.e.capacity {
+		m.t.Fatalf("%d requests and %d credits of reserves are more than the capacity, %d", m.e.active(), setAside, m.e.capacity)
 	}
 }
 
