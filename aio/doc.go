@@ -48,7 +48,8 @@
 //   - Requests are known by the engine's own slot and a sequence number, never by the
 //     guest's tag (slots.go). Each completes exactly once, whatever the number of
 //     kernel requests it took (transfer.go, zeroes.go).
-//   - The path of a request takes no lock and allocates nothing on the heap.
+//   - The path of a request allocates nothing on the heap, and takes no lock but that of
+//     the workers, once for a batch.
 //   - Engine memory and file descriptors stay until the kernel has given back
 //     everything: closing a ring does not cancel what is in it.
 //
