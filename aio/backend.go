@@ -22,7 +22,9 @@ type backend interface {
 	// unwatch ends a watch. The last event of id is eventGone; then id is free again.
 	unwatch(id uint32)
 
-	// resize prepares for as many operations in flight.
+	// resize prepares for as many operations in flight. It is also called, perhaps with the
+	// same number as before, whenever files came or went: a descriptor may from now on be
+	// another file than it was, and none of the old one's operations is in flight.
 	resize(capacity int) error
 
 	// wait hands everything queued to the kernel and, if block is set, sleeps until at

@@ -1,6 +1,7 @@
 package aio
 
 import (
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -155,4 +156,43 @@ func testManyWatches(t *testing.T, b backend) {
 		}
 	}
 	quiet(t, b)
+}
+
+// A closed backend leaves no descriptor, and goleak sees to it that it leaves no goroutine.
+func TestNothingIsLeft(t *testing.T) {
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(entries)
+	}
+	kick, fd := eventfd(t), openFile(t, "/dev/shm", 0, 1<<20)
+	for kind, open := range openers {
+		t.Run(engineNames[kind], func(t *testing.T) {
+			lockThread(t)
+			before := descriptors()
+			for range 3 {
+				b, _, err := open(maxCapacity)
+				must(t, err)
+				b.watch(1, kick)
+				b.watch(2, kick) // the same, twice
+				for _, capacity := range []int{64, 2000, 100, 5000} {
+					must(t, b.resize(capacity))
+					for range 50 {
+						b.submit(&operation{code: opSync, fd: fd})
+					}
+					for range 50 {
+						if ev := nextEvent(t, b); ev != (event{kind: eventDone}) {
+							t.Fatalf("%+v", ev)
+						}
+					}
+				}
+				b.unwatch(1)
+				nextEvent(t, b)
+				must(t, b.close()) // with a watch
+			}
+			if after := descriptors(); after != before {
+				t.Errorf("%d descriptors, %d before", after, before)
+			}
+		})
+	}
 }

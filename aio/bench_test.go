@@ -2,6 +2,7 @@ package aio
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -135,6 +136,8 @@ func benchmarkReads(b *testing.B, kind EngineKind, dir string, disks, depth int,
 	if full {
 		cfg.MaxCapacity, buffers = disks*depth, 2*disks*depth
 	}
+	// As a machine does it.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), kind.Processors()+1)))
 	e, err := New(cfg)
 	must(b, err)
 	fd := fullFile(b, dir, size)

@@ -28,6 +28,14 @@
 // ring as the disk requests. When nothing happens the thread sleeps in that call and
 // nothing wakes it.
 //
+// That is the engine uring. Two others do without io_uring, and have a wait loop of their
+// own (epoll.go) for the kicks and for whoever has finished something:
+//
+//	native     native.go    Linux AIO for what it does at once, workers for the rest
+//	threads    threads.go   workers: system calls that may block (workers.go)
+//
+// Everything above the box at the bottom is the same for all three, and so are the tests.
+//
 // What holds at all times:
 //
 //   - A request is popped only when a credit, a slot, room in the submission queue
@@ -43,12 +51,14 @@
 //     guest's tag (slots.go). Each completes exactly once, whatever the number of
 //     kernel requests it took (transfer.go, zeroes.go), and however often it is retried
 //     after a failure that stopped the guest (park.go).
-//   - The path of a request takes no lock and allocates nothing on the heap.
+//   - The path of a request allocates nothing on the heap, and takes no lock but that of
+//     the workers, once for a batch.
 //   - Engine memory and file descriptors stay until the kernel has given back
 //     everything: closing a ring does not cancel what is in it.
 //
-// The core reaches the kernel through a small interface (backend.go); uring.go is its
-// implementation over io_uring and needs Linux 5.13, and from 6.1 on runs at its best.
+// The core reaches the kernel through a small interface (backend.go); kind.go chooses its
+// implementation. uring.go needs Linux 5.13, and from 6.1 on runs at its best; giouring.go
+// is the same over a library, in builds with the tag giouring.
 //
 // With EBB_CHECK=1 in the environment the engine verifies its own books every turn
 // and panics where they are wrong.

@@ -36,7 +36,8 @@ const (
 // so that the flush of a fast disk starts at once, however many requests of slow disks
 // hang. A file that is new takes its share beside the limit: 1.5 · limit at most.
 type workers struct {
-	wake int // eventfd to signal if the engine's thread sleeps
+	wake    int                    // eventfd to signal if the engine's thread sleeps
+	execute func(*operation) int32 // or a test's
 
 	// The engine thread's.
 	batch   []operation // added and not handed over yet
@@ -75,7 +76,7 @@ type workFile struct {
 }
 
 func newWorkers(wake int) *workers {
-	w := &workers{wake: wake, limit: minWorkers, files: make(map[int]*workFile)}
+	w := &workers{wake: wake, execute: execute, limit: minWorkers, files: make(map[int]*workFile)}
 	w.main = w.work
 	w.trimmer = time.AfterFunc(trimEvery, w.trim)
 	w.trimmer.Stop()
@@ -148,8 +149,8 @@ func (w *workers) sleep() bool {
 		return false
 	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.sleeping = len(w.done) == 0
-	w.mu.Unlock()
 	return w.sleeping
 }
 
@@ -232,7 +233,7 @@ func (w *workers) work() {
 			w.waking = w.waking && me.quit // unless it was woken to quit, it has come
 			continue
 		}
-		ev := event{kind: eventDone, id: op.id, result: execute(&op)}
+		ev := event{kind: eventDone, id: op.id, result: w.execute(&op)}
 		w.mu.Lock()
 		wake = w.finish(f, ev)
 	}

@@ -83,7 +83,7 @@ func New(cfg Config) (*Machine, error) {
 	}
 	// vCPUs and the engine sit in system calls on threads of their own; the rest
 	// of the program must not wait for them to come back.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+3))
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+2+m.engine.Stats().Engine.Processors()))
 	return m, nil
 }
 
