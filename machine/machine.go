@@ -58,6 +58,7 @@ type Machine struct {
 	hw       *hardware  // nil before Run and after
 	paused   bool
 	stopping bool
+	ending   bool      // the guest is over and doesn't come again
 	changed  sync.Cond // hw changed or stopping was set
 }
 
@@ -145,7 +146,7 @@ func (m *Machine) Run() (End, error) {
 	defer m.Stop() // no guest comes any more: who waits for one gives up
 	for {
 		end, err := m.runOnce()
-		if err != nil || end != Reset || m.cfg.NoReboot {
+		if err != nil || !m.bootsAgain(end) {
 			return end, err
 		}
 		m.cfg.Log.Info("the guest resets")
@@ -169,7 +170,7 @@ func (m *Machine) runOnce() (End, error) {
 
 	<-hw.over
 	m.mu.Lock()
-	m.hw = nil
+	m.hw, m.ending = nil, !m.bootsAgain(hw.end)
 	m.mu.Unlock()
 	err = hw.close()
 	console.Wait()
