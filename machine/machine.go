@@ -254,15 +254,20 @@ func (m *Machine) PowerButton() error {
 	return nil
 }
 
-// DiskStats returns the engine's counters, disk by disk; they are zero for one no
-// driver uses.
+// DiskStats returns the engine's counters, disk by disk. Those of one that no
+// driver uses are zero, without a bound on its window.
 func (m *Machine) DiskStats() []aio.PortStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	stats := make([]aio.PortStats, len(m.cfg.Disks))
+	for i := range stats {
+		stats[i].Window = aio.Unlimited
+	}
 	if m.hw != nil {
 		for i, d := range m.hw.disks {
-			stats[i], _ = d.device.Stats()
+			if s, ok := d.device.Stats(); ok {
+				stats[i] = s
+			}
 		}
 	}
 	return stats
