@@ -14,6 +14,9 @@ import (
 // may stand behind on ebb's command line, as package flag wants them. What
 // follows "--" is no option.
 func optionsFirst(args []string, commands []*cli.Command) []string {
+	if slices.Contains(args, "--generate-bash-completion") {
+		return args // which must stay the last, and leaves what is typed so far as it is
+	}
 	var flags []cli.Flag
 	n := 1
 	for n < len(args) {
@@ -24,29 +27,27 @@ func optionsFirst(args []string, commands []*cli.Command) []string {
 		flags, commands = commands[i].Flags, commands[i].Subcommands
 		n++
 	}
-	var options, others []string
-	for rest := slices.Clone(args[min(n, len(args)):]); len(rest) > 0; {
+	n = min(n, len(args))
+	var options, others, dashes []string
+	for rest := args[n:]; len(rest) > 0; {
 		arg := rest[0]
 		rest = rest[1:]
 		switch {
 		case arg == "--":
-			others = append(append(others, arg), rest...)
-			rest = nil
-		case len(arg) > 1 && arg[0] == '-':
-			options = append(options, arg)
-			if takesValue(flags, arg) && len(rest) > 0 {
-				options = append(options, rest[0])
-				rest = rest[1:]
-			}
-		default:
+			dashes = []string{arg}
+			others, rest = append(others, rest...), nil
+		case len(arg) < 2 || arg[0] != '-':
 			others = append(others, arg)
+		case !takesValue(flags, arg):
+			options = append(options, arg)
+		case len(rest) > 0:
+			options = append(options, arg, rest[0])
+			rest = rest[1:]
+		default: // the value is missing: package flag says so if nothing follows
+			options, others = append(options, arg), nil
 		}
 	}
-	if len(others) == 0 { // "--" among the others would end the options of none
-		return args
-	}
-	all := append(slices.Clone(args[:min(n, len(args))]), options...)
-	return append(all, others...)
+	return slices.Concat(args[:n], options, dashes, others)
 }
 
 // takesValue reports whether the argument behind option belongs to it.

@@ -32,7 +32,7 @@ func listCommand() *cli.Command {
 		Flags:        []cli.Flag{jsonFlag()},
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := tooMany(c, 0); err != nil {
 				return err
 			}
 			names, err := control.Names()
