@@ -76,8 +76,6 @@ func top(ctx context.Context, names func() ([]string, error), named bool, view t
 				lines = append(lines, topLines(before[v.name], v.answer)...)
 			case named && isGone(v.err):
 				return nil
-			case named:
-				return v.err
 			case !isGone(v.err):
 				lines = append(lines, fmt.Sprintf("%-16s %s", v.name, "(no answer)"))
 			}

@@ -26,8 +26,10 @@ type fakeVM struct {
 	inside int // calls that have not returned
 	state  string
 
+	pauseErr error
 	pausing  chan struct{} // Pause sends, then waits for its context; nil: it returns at once
 	removing chan struct{} // likewise RemoveDisk
+	letGo    chan struct{} // closed: RemoveDisk need not wait any more
 }
 
 // called notes a call until the function it returns is called.
@@ -79,7 +81,10 @@ func (f *fakeVM) Stats() Stats {
 
 func (f *fakeVM) Pause(ctx context.Context) error {
 	defer f.called("pause")()
-	return wait(ctx, f.pausing)
+	if f.pauseErr != nil {
+		return f.pauseErr
+	}
+	return wait(ctx, f.pausing, nil)
 }
 
 func (f *fakeVM) Resume() error      { defer f.called("resume")(); return nil }
@@ -99,7 +104,7 @@ func (f *fakeVM) RemoveDisk(ctx context.Context, id string) error {
 	if id == "broken" {
 		return errors.New("it failed")
 	}
-	return wait(ctx, f.removing)
+	return wait(ctx, f.removing, f.letGo)
 }
 
 func (f *fakeVM) ResizeDisk(id string, size uint64) error {
@@ -107,13 +112,17 @@ func (f *fakeVM) ResizeDisk(id string, size uint64) error {
 	return Refuse(http.StatusNotFound, "there is no disk %s of %d bytes", id, size)
 }
 
-func wait(ctx context.Context, entered chan struct{}) error {
+func wait(ctx context.Context, entered, enough chan struct{}) error {
 	if entered == nil {
 		return nil
 	}
 	entered <- struct{}{}
-	<-ctx.Done()
-	return ctx.Err()
+	select {
+	case <-enough:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // within fails the test with all goroutines' stacks if do doesn't return in time.

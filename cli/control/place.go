@@ -117,10 +117,12 @@ func ownDirectory(dir string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	if err := unix.Lstat(dir, &st); err != nil {
 		return err
 	}
 	switch me := os.Geteuid(); {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR: // a link may lead to anybody's
+		return errors.New("it is no directory")
 	case int(st.Uid) == me && st.Mode&0o077 != 0: // made by somebody else's hand
 		return os.Chmod(dir, 0o700)
 	case int(st.Uid) != me && me != 0:

@@ -80,6 +80,21 @@ func TestOpenDirectoryIsClosed(t *testing.T) {
 	}
 }
 
+// A link in the directory's place would have us close somebody else's.
+func TestLinkedDirectory(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	other := t.TempDir()
+	if err := errors.Join(os.Chmod(other, 0o755), os.Symlink(other, RuntimeDir())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Claim("web", ""); err == nil || !strings.Contains(err.Error(), "no directory") {
+		t.Error(err)
+	}
+	if got := mode(t, other).Perm(); got != 0o755 {
+		t.Errorf("the other directory has mode %v now", got)
+	}
+}
+
 func TestReleaseLeavesNothing(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	elsewhere := t.TempDir()

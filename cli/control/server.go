@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -33,10 +34,13 @@ type Server struct {
 // Serve starts answering what comes to the place. Call it once. Finish ends the
 // use of vm; the place's Release ends the server.
 func (p *Place) Serve(vm VM, log *slog.Logger) *Server {
-	s := newServer(p.name, vm, log)
-	p.server = s
-	s.serving.Go(func() { _ = s.http.Serve(limit(p.listener)) })
-	return s
+	p.server = newServer(p.name, vm, log)
+	p.server.serve(p.listener)
+	return p.server
+}
+
+func (s *Server) serve(l net.Listener) {
+	s.serving.Go(func() { _ = s.http.Serve(limit(l)) })
 }
 
 func newServer(name string, vm VM, log *slog.Logger) *Server {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRequestsReachTheVM(t *testing.T) {
@@ -61,6 +64,42 @@ func TestRefusals(t *testing.T) {
 	if vm.has("button") {
 		t.Error("the button was pressed")
 	}
+}
+
+// A disk that doesn't answer in time is a conflict, not a failure.
+func TestPauseInVain(t *testing.T) {
+	r := newRig(t, &fakeVM{pauseErr: fmt.Errorf("pausing: disk vda: 3 requests still in flight: %w", context.DeadlineExceeded)})
+	wantError(t, r.client.Pause(t.Context()), 409,
+		"web can't be paused, as a disk did not answer within 30s: it runs on; `ebb stats web` shows which")
+}
+
+// The time for a request bounds its reading, not its handling.
+func TestReadLimit(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	vm := &fakeVM{removing: make(chan struct{}), letGo: make(chan struct{})}
+	place := claim(t, "web", "")
+	place.server = newServer("web", vm, slog.New(slog.DiscardHandler))
+	place.server.http.ReadTimeout = 20 * time.Millisecond
+	place.server.serve(place.listener)
+	defer place.Release()
+
+	removed := make(chan error, 1)
+	go func() { removed <- find(t, "web").RemoveDisk(t.Context(), "vda") }()
+	within(t, "RemoveDisk", func() { <-vm.removing })
+	// A request that came later, and is not finished in time.
+	answer := raw(t, "POST /v1/kill HTTP/1.1\r\nHost: ebb\r\nContent-Length: 10\r\n\r\n{")
+	if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.Contains(answer, "could not be read") {
+		t.Errorf("the answer is %q", answer)
+	}
+	if vm.has("kill") {
+		t.Error("half a request was obeyed")
+	}
+	close(vm.letGo)
+	within(t, "the answer", func() {
+		if err := <-removed; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The text others parse: change it only with docs/cli.md and all who read it.
@@ -156,7 +195,7 @@ func TestFinish(t *testing.T) {
 }
 
 // raw sends bytes and returns all that is answered until the server closes.
-func raw(t *testing.T, r *rig, request string) string {
+func raw(t *testing.T, request string) string {
 	t.Helper()
 	c, err := net.Dial("unix", filepath.Join(RuntimeDir(), "web.sock"))
 	if err != nil {
@@ -204,7 +243,7 @@ func TestBadRequests(t *testing.T) {
 		"negative size":       {"PUT /v1/disks/vda/size" + tail + "Content-Length: 17\r\n\r\n" + `{"size_bytes":-1}`, "400 Bad Request", "size_bytes"},
 		"size of an exponent": {"PUT /v1/disks/vda/size" + tail + "Content-Length: 19\r\n\r\n" + `{"size_bytes":1e99}`, "400 Bad Request", "size_bytes"},
 	} {
-		answer := raw(t, r, c.request)
+		answer := raw(t, c.request)
 		head, body, _ := strings.Cut(answer, "\r\n\r\n")
 		if !strings.HasPrefix(head, "HTTP/1.1 "+c.status) || !strings.Contains(answer, c.says) {
 			t.Errorf("%s: the answer is %q", name, answer)
