@@ -91,7 +91,8 @@ func (c *limitedConn) Close() error {
 }
 
 // guard lets a request through if it is within bounds. Its body is read before
-// it is handled, so that the time for reading doesn't bound the handling.
+// it is handled: from then on net/http watches whether the client leaves, and has
+// no deadline for that.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(surplusKey{}) != nil {
@@ -109,9 +110,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 			fail(w, err)
 			return
-		}
-		if http.NewResponseController(w).SetReadDeadline(time.Time{}) != nil {
-			return // the connection is gone
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)

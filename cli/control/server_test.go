@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -157,17 +158,17 @@ func TestFinish(t *testing.T) {
 	vm := &fakeVM{removing: make(chan struct{})}
 	r := newRig(t, vm)
 	const sentence = "the guest of web has ended; run it again to use it"
-	removed, ended := make(chan error, 1), make(chan string, 1)
+	removed, ended, answered := make(chan error, 1), make(chan string, 1), make(chan struct{})
 	go func() { removed <- r.client.RemoveDisk(t.Context(), "vda") }()
 	within(t, "RemoveDisk", func() { <-vm.removing })
-	end := func() {
-		how, err := r.client.AwaitEnd(t.Context())
+	go func() {
+		first := httptrace.ClientTrace{GotFirstResponseByte: func() { close(answered) }}
+		how, err := r.client.AwaitEnd(httptrace.WithClientTrace(t.Context(), &first))
 		if err != nil {
 			t.Error(err)
 		}
 		ended <- how
-	}
-	go end()
+	}()
 	within(t, "Finish", func() { r.server.Finish(EndPoweredOff) })
 	if n := vm.busy(); n != 0 {
 		t.Errorf("%d calls have not returned", n)
@@ -178,6 +179,7 @@ func TestFinish(t *testing.T) {
 		t.Error("the VM was used")
 	}
 	r.server.Finish("stopped") // too late
+	within(t, "the answer", func() { <-answered })
 	select {
 	case how := <-ended:
 		t.Errorf("the end (%q) is told before all is given back", how)
