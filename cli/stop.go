@@ -28,17 +28,24 @@ func stopCommand() *cli.Command {
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
 			return endVM(c, func(ctx context.Context, vm *control.Client, name string, timeout time.Duration) error {
+				watched, err := vm.WatchEnd(ctx)
+				if err != nil {
+					return err
+				}
 				if err := vm.Stop(ctx); err != nil {
 					return err
 				}
 				tell("waiting up to %v for the guest of %s to power off", timeout, name)
-				end, err := awaitEnd(ctx, vm)
+				end, err := awaitEnd(ctx, vm, watched)
+				if end == "" {
+					end = "its process was killed"
+				}
 				switch {
 				case errors.Is(err, context.DeadlineExceeded):
 					return fmt.Errorf("%s did not power off within %v; `ebb kill %s` pulls its plug", name, timeout, name)
 				case err != nil:
 					return err
-				case end != control.EndPoweredOff && end != "":
+				case end != control.EndPoweredOff:
 					return fmt.Errorf("%s has ended, but not by powering off (%s): check its console", name, end)
 				}
 				return nil
@@ -61,10 +68,14 @@ func killCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
+				watched, err := vm.WatchEnd(ctx)
+				if err != nil {
+					return err
+				}
 				if err := vm.Kill(ctx); err != nil {
 					return err
 				}
-				_, err = awaitEnd(ctx, vm)
+				_, err = awaitEnd(ctx, vm, watched)
 				if errors.Is(err, context.DeadlineExceeded) {
 					return fmt.Errorf("the guest of %s has ended, but its disks have not let go within %v: give them time, or end process %d with SIGKILL",
 						name, timeout, info.PID)
@@ -97,14 +108,11 @@ func endVM(c *cli.Context, end func(ctx context.Context, vm *control.Client, nam
 }
 
 // awaitEnd waits until nothing is left of a VM, and says if its disks hold it up.
-func awaitEnd(ctx context.Context, vm *control.Client) (end string, err error) {
+func awaitEnd(ctx context.Context, vm *control.Client, watched func() (string, error)) (end string, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		end, err = vm.AwaitEnd(ctx)
-		if isGone(err) {
-			end, err = "", nil // before we asked
-		}
+		end, err = watched()
 	}()
 	look := time.NewTicker(holdUp)
 	defer look.Stop()

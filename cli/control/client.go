@@ -117,27 +117,31 @@ func (c *Client) ResizeDisk(ctx context.Context, id string, size uint64) error {
 	return c.do(ctx, "PUT", "/v1/disks/"+url.PathEscape(id)+"/size", DiskSize{size}, nil)
 }
 
-// AwaitEnd waits until nothing is left of the VM, and returns how its guest
-// ended; empty if its process did not say.
-func (c *Client) AwaitEnd(ctx context.Context) (end string, err error) {
+// WatchEnd has the VM tell how its guest ends, from now on. wait returns that
+// when nothing is left of the VM; end is empty if its process did not say. ctx
+// ends the waiting too.
+func (c *Client) WatchEnd(ctx context.Context) (wait func() (end string, err error), err error) {
 	resp, err := c.send(ctx, "GET", "/v1/end", nil)
 	if err != nil {
-		// Its process may have ended with the question under way.
-		if e := (*url.Error)(nil); errors.As(err, &e) && errors.Is(err, io.EOF) {
-			return "", nil
-		}
-		return "", c.explain(err)
+		return nil, c.explain(err)
 	}
-	defer resp.Body.Close()
-	var e End
-	if err := c.answer(resp, &e); err != nil {
-		if ctx.Err() == nil && errors.Is(err, io.ErrUnexpectedEOF) {
-			return "", nil
-		}
-		return "", err
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, c.answer(resp, nil)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // until the server is gone
-	return e.End, c.explain(ctx.Err())
+	return func() (string, error) {
+		defer resp.Body.Close()
+		var e End
+		err := c.answer(resp, &e)
+		_, _ = io.Copy(io.Discard, resp.Body) // until the server is gone
+		switch {
+		case ctx.Err() != nil:
+			return "", c.explain(ctx.Err())
+		case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+			return "", err
+		}
+		return e.End, nil
+	}, nil
 }
 
 // quick is do for what is answered at once.

@@ -141,14 +141,24 @@ func fail(w http.ResponseWriter, err error) {
 	}{err.Error()})
 }
 
-// respond answers with v in JSON. The client has writeLimit to take it.
+// respond answers with v in JSON.
 func respond(w http.ResponseWriter, status int, v any) {
+	begin(w, status)
+	send(w, v)
+}
+
+func begin(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeLimit))
+	w.WriteHeader(status)
+}
+
+// send writes v in JSON. The client has writeLimit to take it.
+func send(w http.ResponseWriter, v any) {
 	text, err := json.Marshal(v)
 	if err != nil { // of our own types
 		panic(fmt.Sprintf("control: %v", err))
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeLimit))
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
 	_, _ = w.Write(append(text, '\n'))
 }

@@ -29,6 +29,10 @@ type Server struct {
 	over   chan struct{} // closed by Finish, after end is set
 	end    string
 	closed chan struct{} // closed by close
+
+	mu       sync.Mutex
+	closing  bool           // no watcher comes any more
+	watchers sync.WaitGroup // that have not been told the end; Add under mu
 }
 
 // Serve starts answering what comes to the place. Call it once. Finish ends the
@@ -84,6 +88,10 @@ func (s *Server) Finish(end string) {
 
 func (s *Server) close() {
 	s.Finish("failed")
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.watchers.Wait() // writeLimit at most
 	close(s.closed)
 	s.http.Close()
 	s.serving.Wait()
@@ -209,21 +217,46 @@ func (s *Server) resizeDisk(r *http.Request) (any, error) {
 	return struct{}{}, s.vm.ResizeDisk(r.PathValue("id"), d.Size)
 }
 
-// awaitEnd answers when the guest has ended. The answer's own end is the
-// server's: then the name and the disk images are free too.
+// awaitEnd begins its answer at once, so that the client knows that it will not
+// miss the guest's end. The answer's own end is the server's: then the name and
+// the disk images are free too.
 func (s *Server) awaitEnd(w http.ResponseWriter, r *http.Request) {
 	if err := decode(r, &struct{}{}); err != nil {
 		fail(w, err)
 		return
 	}
+	if !s.addWatcher() {
+		return
+	}
+	told := s.tellEnd(w, r)
+	s.watchers.Done()
+	if told {
+		<-s.closed
+	}
+}
+
+func (s *Server) addWatcher() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.watchers.Add(1)
+	}
+	return !s.closing
+}
+
+// tellEnd reports whether there was an end before the client left.
+func (s *Server) tellEnd(w http.ResponseWriter, r *http.Request) bool {
+	begin(w, http.StatusOK)
+	if http.NewResponseController(w).Flush() != nil {
+		return false
+	}
 	select {
 	case <-s.over: // which ends the request's context as well
 	case <-r.Context().Done():
 		if !s.isOver() {
-			return // the client has left
+			return false
 		}
 	}
-	respond(w, http.StatusOK, End{s.end})
-	_ = http.NewResponseController(w).Flush()
-	<-s.closed
+	send(w, End{s.end})
+	return http.NewResponseController(w).Flush() == nil
 }

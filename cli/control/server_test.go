@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -158,12 +158,15 @@ func TestFinish(t *testing.T) {
 	vm := &fakeVM{removing: make(chan struct{})}
 	r := newRig(t, vm)
 	const sentence = "the guest of web has ended; run it again to use it"
-	removed, ended, answered := make(chan error, 1), make(chan string, 1), make(chan struct{})
+	removed, ended := make(chan error, 1), make(chan string, 1)
 	go func() { removed <- r.client.RemoveDisk(t.Context(), "vda") }()
 	within(t, "RemoveDisk", func() { <-vm.removing })
+	wait, err := r.client.WatchEnd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	go func() {
-		first := httptrace.ClientTrace{GotFirstResponseByte: func() { close(answered) }}
-		how, err := r.client.AwaitEnd(httptrace.WithClientTrace(t.Context(), &first))
+		how, err := wait()
 		if err != nil {
 			t.Error(err)
 		}
@@ -179,7 +182,6 @@ func TestFinish(t *testing.T) {
 		t.Error("the VM was used")
 	}
 	r.server.Finish("stopped") // too late
-	within(t, "the answer", func() { <-answered })
 	select {
 	case how := <-ended:
 		t.Errorf("the end (%q) is told before all is given back", how)
@@ -194,6 +196,65 @@ func TestFinish(t *testing.T) {
 	if _, err := r.client.Info(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "there is no VM web ") {
 		t.Error(err)
 	}
+}
+
+// All who watch are told the end, however soon the server follows it.
+func TestManyWatchers(t *testing.T) {
+	r := newRig(t, &fakeVM{})
+	var watching sync.WaitGroup
+	for range maxConnections {
+		wait, err := find(t, "web").WatchEnd(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		watching.Go(func() {
+			if end, err := wait(); end != "panicked" || err != nil {
+				t.Errorf("%q, error %v", end, err)
+			}
+		})
+	}
+	r.server.Finish("panicked")
+	within(t, "Release", r.place.Release)
+	within(t, "the end", watching.Wait)
+}
+
+// Those that leave make room.
+func TestWatchersLeave(t *testing.T) {
+	newRig(t, &fakeVM{})
+	for range 2 * maxConnections {
+		ctx, leave := context.WithCancel(t.Context())
+		c := find(t, "web")
+		until(t, "a place", func() bool {
+			_, err := c.WatchEnd(ctx)
+			return err == nil
+		})
+		leave()
+	}
+}
+
+// Who watches a VM whose process is killed, or gives up, is told no end.
+func TestWatchInVain(t *testing.T) {
+	r := newRig(t, &fakeVM{})
+	ctx, leave := context.WithCancel(t.Context())
+	wait, err := r.client.WatchEnd(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	within(t, "giving up", func() {
+		if end, err := wait(); end != "" || !errors.Is(err, context.Canceled) {
+			t.Errorf("%q, error %v", end, err)
+		}
+	})
+	if wait, err = r.client.WatchEnd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.server.http.Close() // as the kernel closes what a killed process had
+	within(t, "the end", func() {
+		if end, err := wait(); end != "" || err != nil {
+			t.Errorf("%q, error %v", end, err)
+		}
+	})
 }
 
 // raw sends bytes and returns all that is answered until the server closes.
