@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/cli/control"
 )
 
@@ -39,6 +41,25 @@ func TestPrintStats(t *testing.T) {
 `
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestStatsOfDisk(t *testing.T) {
+	got := diskStats("vda", aio.PortStats{
+		Read: aio.ClassStats{Requests: 1, Bytes: 2, Errors: 3}, Write: aio.ClassStats{Requests: 4, Bytes: 5, Errors: 6},
+		Long: aio.ClassStats{Requests: 7, Bytes: 8, Errors: 9}, InFlight: 10, Window: 11,
+	})
+	eleven := 11
+	want := control.DiskStats{
+		ID: "vda", InFlight: 10, Window: &eleven,
+		Read: control.ClassStats{Requests: 1, Bytes: 2, Errors: 3}, Write: control.ClassStats{Requests: 4, Bytes: 5, Errors: 6},
+		Long: control.ClassStats{Requests: 7, Bytes: 8, Errors: 9},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if w := diskStats("vda", aio.PortStats{Window: aio.Unlimited}).Window; w != nil {
+		t.Errorf("no bound is %d", *w)
 	}
 }
 

@@ -30,8 +30,11 @@ func newTopView(stop func()) (topView, error) {
 	}
 	s := &topScreen{f: os.Stdout, restore: restore}
 	// The alternate screen, without cursor: what was shown before comes back.
-	_, err := io.WriteString(s.f, "\x1b[?1049h\x1b[?25l")
-	return s, err
+	if _, err := io.WriteString(s.f, "\x1b[?1049h\x1b[?25l"); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // readKeys calls stop at the key that ends.
