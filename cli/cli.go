@@ -42,7 +42,7 @@ func Main(args []string) int {
 		EnableBashCompletion: true,
 		// A --disk has commas of its own.
 		DisableSliceFlagSeparator: true,
-		Commands:                  []*cli.Command{runCommand(), checkCommand()},
+		Commands:                  commands(),
 		OnUsageError:              optionError,
 		// The library must neither exit nor print by itself: there is one place for both, below.
 		ExitErrHandler: func(*cli.Context, error) {},
@@ -55,7 +55,7 @@ func Main(args []string) int {
 			return cli.ShowAppHelp(c)
 		},
 	}
-	err := app.Run(args)
+	err := app.Run(optionsFirst(args, app.Commands))
 	var (
 		end   guestEnd
 		usage usageError
@@ -77,6 +77,16 @@ func Main(args []string) int {
 		return exitFailed
 	}
 }
+
+func commands() []*cli.Command {
+	return []*cli.Command{
+		runCommand(), listCommand(), statsCommand(), topCommand(), pauseCommand(), resumeCommand(),
+		stopCommand(), killCommand(), diskCommand(), checkCommand(),
+	}
+}
+
+// tell says what ebb is doing.
+func tell(format string, args ...any) { fmt.Fprintf(os.Stderr, "ebb: "+format+"\n", args...) }
 
 func complain(err error) { fmt.Fprintln(os.Stderr, "ebb:", oneLine(err)) }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/machine"
 )
 
@@ -38,22 +39,31 @@ func parseDisks(specs []string) ([]machine.Disk, error) {
 	return disks, nil
 }
 
-func parseDisk(spec string) (d machine.Disk, err error) {
+func parseDisk(spec string) (machine.Disk, error) {
+	d, err := parseKeys(spec)
+	if err != nil {
+		return d, usagef("--disk %s: %w", spec, err)
+	}
+	return d, nil
+}
+
+// parseKeys reads one disk's keys.
+func parseKeys(spec string) (d machine.Disk, err error) {
 	seen := map[string]bool{}
 	for _, item := range splitCommas(spec) {
 		key, value, hasValue := strings.Cut(item, "=")
 		if !slices.Contains(diskKeys, key) {
-			return d, usagef("--disk %s: there is no key %q; write path=FILE, and if needed %s", spec, key, strings.Join(diskKeys[1:], ", "))
+			return d, fmt.Errorf("there is no key %q; write path=FILE, and if needed %s", key, strings.Join(diskKeys[1:], ", "))
 		}
 		if seen[key] {
-			return d, usagef("--disk %s: %s is given twice; leave one", spec, key)
+			return d, fmt.Errorf("%s is given twice; leave one", key)
 		}
 		seen[key] = true
 		switch key {
 		case "readonly", "direct":
 			on, err := parseSwitch(value, hasValue)
 			if err != nil {
-				return d, usagef("--disk %s: %s: write %s alone, or %s=on or %s=off", spec, item, key, key, key)
+				return d, fmt.Errorf("%s: write %s alone, or %s=on or %s=off", item, key, key, key)
 			}
 			if key == "readonly" {
 				d.ReadOnly = on
@@ -63,19 +73,19 @@ func parseDisk(spec string) (d machine.Disk, err error) {
 			continue
 		}
 		if value == "" {
-			return d, usagef("--disk %s: %s needs a value; write %s=VALUE", spec, key, key)
+			return d, fmt.Errorf("%s needs a value; write %s=VALUE", key, key)
 		}
 		switch key {
 		case "path":
 			d.Path = value
 		case "id":
-			if !validName.MatchString(value) {
-				return d, usagef("--disk %s: id=%s is no id; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", spec, value)
+			if !control.ValidName(value) {
+				return d, fmt.Errorf("id=%s is no id; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", value)
 			}
 			d.ID = value
 		case "serial":
 			if len(value) > 20 {
-				return d, usagef("--disk %s: serial=%s has %d bytes; use at most 20", spec, value, len(value))
+				return d, fmt.Errorf("serial=%s has %d bytes; use at most 20", value, len(value))
 			}
 			d.Serial = value
 		case "queues":
@@ -87,11 +97,11 @@ func parseDisk(spec string) (d machine.Disk, err error) {
 			}
 		}
 		if err != nil {
-			return d, usagef("--disk %s: %s: %w", spec, item, err)
+			return d, fmt.Errorf("%s: %w", item, err)
 		}
 	}
 	if d.Path == "" {
-		return d, usagef("--disk %s: the image is missing; write path=FILE", spec)
+		return d, errors.New("the image is missing; write path=FILE")
 	}
 	return d, nil
 }

@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ebb-vmm/ebb/cli/control"
 )
 
 // manual reads docs/cli.md.
@@ -25,6 +28,77 @@ func TestManualIsComplete(t *testing.T) {
 	for _, key := range diskKeys {
 		if !regexp.MustCompile("(?m)^\\| `" + key + "[=`]").MatchString(text) {
 			t.Errorf("docs/cli.md has no row for the disk key %s", key)
+		}
+	}
+}
+
+// Each command for a running VM has a row with its name, arguments and options.
+func TestManualHasCommands(t *testing.T) {
+	text := manual(t)
+	for _, c := range commands() {
+		usages := []string{c.UsageText}
+		switch {
+		case c.Name == "run" || c.Name == "check":
+			continue
+		case c.Subcommands != nil:
+			usages = nil
+			for _, s := range c.Subcommands {
+				usages = append(usages, s.UsageText)
+			}
+		}
+		for _, usage := range usages {
+			usage, _, _ = strings.Cut(usage, "[,id=..]") // the keys have rows of their own
+			if !strings.Contains(text, "| `"+usage) {
+				t.Errorf("docs/cli.md has no row for %s", usage)
+			}
+		}
+		for _, f := range c.Flags {
+			if !strings.Contains(c.UsageText, "--"+f.Names()[0]) {
+				t.Errorf("%s: the usage text has no --%s", c.Name, f.Names()[0])
+			}
+		}
+	}
+}
+
+// Each field of the JSON that scripts read is described, and nothing else is.
+func TestManualHasJSON(t *testing.T) {
+	_, text, _ := strings.Cut(manual(t), "### What `--json` prints")
+	text, _, _ = strings.Cut(text, "\n### ")
+	said := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*)\\|.*$").FindAllStringSubmatch(text, -1) {
+		cells := row[1]
+		if strings.Contains(cells, "`latency`") {
+			cells = row[0] // and its fields
+		}
+		for _, name := range regexp.MustCompile("`([a-z0-9_.]+)`").FindAllStringSubmatch(cells, -1) {
+			said[strings.TrimPrefix(name[1], "engine.")] = true
+		}
+	}
+	has := map[string]bool{}
+	jsonFields(reflect.TypeFor[control.Info](), has)
+	jsonFields(reflect.TypeFor[control.Stats](), has)
+	for name := range has {
+		if !said[name] {
+			t.Errorf("docs/cli.md doesn't describe the field %s", name)
+		}
+	}
+	for name := range said {
+		if !has[name] {
+			t.Errorf("docs/cli.md describes a field %s, which there isn't", name)
+		}
+	}
+}
+
+// jsonFields collects the names of a type's fields in JSON, and of those within.
+func jsonFields(t reflect.Type, into map[string]bool) {
+	switch t.Kind() {
+	case reflect.Slice, reflect.Pointer:
+		jsonFields(t.Elem(), into)
+	case reflect.Struct:
+		for f := range t.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			into[name] = true
+			jsonFields(f.Type, into)
 		}
 	}
 }

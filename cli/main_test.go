@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +29,12 @@ const asEbb = "EBB_TEST_AS_EBB"
 func TestMain(m *testing.M) {
 	steps, isEbb := os.LookupEnv(asEbb)
 	if !isEbb {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	for _, s := range strings.Fields(steps) {
 		if err := step(s); err != nil {
@@ -50,6 +56,10 @@ func step(s string) error {
 		return errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody))
 	case "empty-dev":
 		return errors.Join(unix.Mount("", "/", "", ownMounts, ""), unix.Mount("tmpfs", "/dev", "tmpfs", 0, ""))
+	case "empty-run":
+		return errors.Join(unix.Mount("", "/", "", ownMounts, ""), unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"))
+	case "no-runtime-dir":
+		return os.Unsetenv("XDG_RUNTIME_DIR")
 	case "file-as-kvm":
 		return os.WriteFile("/dev/kvm", nil, 0o600)
 	case "read-only-mount":

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/machine"
 )
 
@@ -33,6 +34,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring, native or threads", Value: "uring"},
 			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
+			&cli.StringFlag{Name: "control", Usage: "control socket `PATH` (default: by the VM's name in $XDG_RUNTIME_DIR/ebb)"},
 			&cli.BoolFlag{Name: "no-reboot", Usage: "end when the guest resets (exit code 3) instead of booting again"},
 			&cli.StringFlag{Name: configOption, Usage: "read options from `FILE`, one a line without the dashes; those given here win"},
 		},
@@ -61,15 +63,21 @@ func run(c *cli.Context) error {
 	if c.IsSet("name") {
 		name = c.String("name")
 	}
-	release, err := claimName(name)
+	if !control.ValidName(name) {
+		return usagef("--name %q is no name; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", name)
+	}
+	if c.IsSet("control") && c.String("control") == "" {
+		return usagef("--control needs a value: write --control PATH")
+	}
+	place, err := control.Claim(name, c.String("control"))
 	if err != nil {
 		return err
 	}
-	defer release()
-	return runMachine(cfg, spec)
+	defer place.Release() // when all of the machine is given back
+	return runMachine(cfg, spec, place)
 }
 
-func runMachine(cfg machine.Config, spec consoleSpec) error {
+func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) error {
 	// A console that nobody reads any more is no reason to end the guest.
 	signal.Ignore(unix.SIGPIPE)
 	var out lateWriter
@@ -80,6 +88,8 @@ func runMachine(cfg machine.Config, spec consoleSpec) error {
 		return err
 	}
 	defer m.Close()
+	server := place.Serve(newControlled(m, cfg), cfg.Log)
+	defer server.Finish(endText(0, nil)) // if it comes no further
 	// Before the terminal is touched: from here on every signal restores it.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
@@ -91,6 +101,7 @@ func runMachine(cfg machine.Config, spec consoleSpec) error {
 	defer endOnSignals(signals, m, console.restore)()
 
 	end, err := m.Run()
+	server.Finish(endText(end, err))
 	console.finish(err == nil)
 	if err != nil {
 		return err

@@ -58,6 +58,7 @@ type Machine struct {
 	hw       *hardware  // nil before Run and after
 	paused   bool
 	stopping bool
+	ending   bool      // the guest is over and doesn't come again
 	changed  sync.Cond // hw changed or stopping was set
 }
 
@@ -145,7 +146,7 @@ func (m *Machine) Run() (End, error) {
 	defer m.Stop() // no guest comes any more: who waits for one gives up
 	for {
 		end, err := m.runOnce()
-		if err != nil || end != Reset || m.cfg.NoReboot {
+		if err != nil || !m.bootsAgain(end) {
 			return end, err
 		}
 		m.cfg.Log.Info("the guest resets")
@@ -169,7 +170,7 @@ func (m *Machine) runOnce() (End, error) {
 
 	<-hw.over
 	m.mu.Lock()
-	m.hw = nil
+	m.hw, m.ending = nil, !m.bootsAgain(hw.end)
 	m.mu.Unlock()
 	err = hw.close()
 	console.Wait()
@@ -253,15 +254,20 @@ func (m *Machine) PowerButton() error {
 	return nil
 }
 
-// DiskStats returns the engine's counters, disk by disk; they are zero for one no
-// driver uses.
+// DiskStats returns the engine's counters, disk by disk. Those of one that no
+// driver uses are zero, without a bound on its window.
 func (m *Machine) DiskStats() []aio.PortStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	stats := make([]aio.PortStats, len(m.cfg.Disks))
+	for i := range stats {
+		stats[i].Window = aio.Unlimited
+	}
 	if m.hw != nil {
 		for i, d := range m.hw.disks {
-			stats[i], _ = d.device.Stats()
+			if s, ok := d.device.Stats(); ok {
+				stats[i] = s
+			}
 		}
 	}
 	return stats

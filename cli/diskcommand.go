@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/ebb-vmm/ebb/cli/control"
+)
+
+func diskCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "disk",
+		Usage:        "add, remove and resize the disks of a running VM",
+		UsageText:    "ebb disk add NAME path=FILE[,KEY=VALUE]... | ebb disk remove NAME ID | ebb disk resize NAME ID SIZE",
+		OnUsageError: optionError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("there is no command `ebb disk %s`: write add, remove or resize", c.Args().First())
+			}
+			return usagef("disk needs to know what to do: write %s", c.Command.UsageText)
+		},
+		Subcommands: []*cli.Command{diskAddCommand(), diskRemoveCommand(), diskResizeCommand()},
+	}
+}
+
+func diskAddCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "add",
+		Usage:        "attach a disk and print its id",
+		UsageText:    "ebb disk add NAME path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]",
+		BashComplete: completeVM,
+		OnUsageError: optionError,
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME", "path=FILE")
+			if err != nil {
+				return err
+			}
+			if _, err := parseKeys(args[1]); err != nil {
+				return usagef("disk add %s: %w", args[1], err)
+			}
+			vm, err := findVM(args[0])
+			if err != nil {
+				return err
+			}
+			defer vm.Close()
+			dir, err := os.Getwd()
+			if err != nil {
+				return fmt.Errorf("the working directory is not known (%w); change to one that exists, or give an absolute path", reason(err))
+			}
+			id, err := vm.AddDisk(c.Context, control.DiskToAdd{Disk: args[1], Dir: dir})
+			if err != nil {
+				return err
+			}
+			fmt.Println(id)
+			return nil
+		},
+	}
+}
+
+func diskRemoveCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "remove",
+		Usage:        "detach a disk, once the guest has let go of it",
+		UsageText:    "ebb disk remove NAME ID",
+		BashComplete: completeVM,
+		OnUsageError: optionError,
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME", "ID")
+			if err != nil {
+				return err
+			}
+			vm, err := findDiskVM(args)
+			if err != nil {
+				return err
+			}
+			defer vm.Close()
+			slow := time.AfterFunc(holdUp, func() { tell("waiting for the guest to let go of disk %s", args[1]) })
+			defer slow.Stop()
+			return vm.RemoveDisk(c.Context, args[1])
+		},
+	}
+}
+
+func diskResizeCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "resize",
+		Usage:        "change a disk's size",
+		UsageText:    "ebb disk resize NAME ID SIZE",
+		BashComplete: completeVM,
+		OnUsageError: optionError,
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME", "ID", "SIZE")
+			if err != nil {
+				return err
+			}
+			size, err := parseDiskSize(args[2])
+			if err != nil {
+				return usagef("disk resize %s: %w", args[2], err)
+			}
+			vm, err := findDiskVM(args)
+			if err != nil {
+				return err
+			}
+			defer vm.Close()
+			return vm.ResizeDisk(c.Context, args[1], size)
+		},
+	}
+}
+
+// findDiskVM checks NAME and ID.
+func findDiskVM(args []string) (*control.Client, error) {
+	if !control.ValidName(args[1]) {
+		return nil, usagef("%q is no disk's id; `ebb stats %s` lists them", args[1], args[0])
+	}
+	return findVM(args[0])
+}
+
+// sectorSize is virtio's unit of a disk's capacity, in bytes.
+const sectorSize = 512
+
+func parseDiskSize(s string) (uint64, error) {
+	n, err := units.RAMInBytes(s)
+	if err != nil || n < 0 {
+		return 0, errors.New("not a size; write it as 512M or 10G")
+	}
+	return uint64(n), checkDiskSize(uint64(n))
+}
+
+func checkDiskSize(n uint64) error {
+	if n == 0 || n%sectorSize != 0 {
+		return fmt.Errorf("%d bytes are no disk's size; give a multiple of %d", n, sectorSize)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/ebb-vmm/ebb/cli/control"
+)
+
+// slowVM is a VM whose disks take their time.
+type slowVM struct {
+	mu     sync.Mutex
+	killed bool
+	calls  []string
+	remove chan struct{} // RemoveDisk returns when it is closed
+}
+
+func (s *slowVM) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, fmt.Sprintf(format, args...))
+}
+
+func (s *slowVM) Info() control.Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.killed {
+		return control.Info{State: control.StateEnding}
+	}
+	return control.Info{State: "running"}
+}
+
+func (s *slowVM) Stats() control.Stats {
+	return control.Stats{Engine: control.EngineStats{InFlight: 3}}
+}
+func (s *slowVM) Pause(context.Context) error { return nil }
+func (s *slowVM) Resume() error               { return nil }
+func (s *slowVM) PowerButton() error          { return nil }
+
+func (s *slowVM) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.killed = true
+}
+
+func (s *slowVM) AddDisk(keys, dir string) (string, error) {
+	s.note("add %s in %s", keys, dir)
+	return "vdx", nil
+}
+
+func (s *slowVM) RemoveDisk(ctx context.Context, id string) error {
+	s.note("remove %s", id)
+	select {
+	case <-s.remove:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+func (s *slowVM) ResizeDisk(id string, size uint64) error {
+	s.note("resize %s %d", id, size)
+	return nil
+}
+
+// serveSlow makes this process the VM web.
+func serveSlow(t *testing.T) (vm *slowVM, runtime string, end func()) {
+	t.Helper()
+	runtime = t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", runtime)
+	place := must[*control.Place](t)(control.Claim("web", ""))
+	t.Cleanup(place.Release)
+	vm = &slowVM{remove: make(chan struct{})}
+	server := place.Serve(vm, slog.New(slog.DiscardHandler))
+	return vm, runtime, func() { server.Finish("stopped"); place.Release() }
+}
+
+// A disk that doesn't answer holds up the end: who waits is told.
+func TestKillWaitsForDisks(t *testing.T) {
+	_, runtime, end := serveSlow(t)
+	p := setup{runtime: runtime}.start(t, "kill", "web", "--timeout", "1s")
+	p.wantExit(1)
+	p.wantComplaint("have not let go within 1s", fmt.Sprintf("process %d", os.Getpid()))
+	p = setup{runtime: runtime}.start(t, "kill", "web")
+	p.await("the reason", p.stderr.has("3 disk requests in flight hold it up"))
+	end()
+	p.wantExit(0)
+}
+
+func TestDiskCommands(t *testing.T) {
+	vm, runtime, _ := serveSlow(t)
+	dir := t.TempDir()
+	s := setup{runtime: runtime, dir: dir}
+	wantOutput(t, setupExit(t, s, 0, "disk", "add", "web", "path=b.img,id=vdx"), `vdx\n`)
+	setupExit(t, s, 0, "disk", "resize", "web", "vda", "1.5G")
+	p := s.start(t, "disk", "remove", "web", "vda")
+	p.await("the reason", p.stderr.has("ebb: waiting for the guest to let go of disk vda\n"))
+	close(vm.remove)
+	p.wantExit(0)
+	want := []string{"add path=b.img,id=vdx in " + dir, "resize vda 1610612736", "remove vda"}
+	if !slices.Equal(vm.calls, want) {
+		t.Errorf("calls %q, want %q", vm.calls, want)
+	}
+}

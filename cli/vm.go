@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"slices"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/cli/control"
+	"github.com/ebb-vmm/ebb/machine"
+)
+
+// controlled is a machine as its control socket sees it.
+type controlled struct {
+	*machine.Machine
+	vcpus  int
+	memory uint64 // bytes
+	engine string
+	disks  hotplug
+}
+
+var _ control.VM = controlled{}
+
+func newControlled(m *machine.Machine, cfg machine.Config) controlled {
+	return controlled{Machine: m, vcpus: cfg.CPUs, memory: cfg.Memory, engine: "uring", disks: noHotplug{}}
+}
+
+func (v controlled) Info() control.Info {
+	state, why := v.State()
+	return control.Info{State: state.String(), Reason: why, VCPUs: v.vcpus, Memory: v.memory, Disks: v.ids()}
+}
+
+func (v controlled) ids() []string {
+	ids := []string{}
+	for _, d := range v.Disks() {
+		ids = append(ids, d.ID)
+	}
+	return ids
+}
+
+func (v controlled) Pause(ctx context.Context) error { return inTime(v.Machine.Pause(ctx)) }
+func (v controlled) Resume() error                   { return inTime(v.Machine.Resume()) }
+func (v controlled) PowerButton() error              { return inTime(v.Machine.PowerButton()) }
+func (v controlled) Kill()                           { v.Stop() }
+
+// inTime words the error of a machine without a guest.
+func inTime(err error) error {
+	if errors.Is(err, machine.ErrNotRunning) {
+		return control.Refuse(http.StatusConflict, "the guest is just starting or ending; run this again")
+	}
+	return err
+}
+
+func (v controlled) AddDisk(keys, dir string) (string, error) {
+	d, err := parseKeys(keys)
+	if err != nil {
+		return "", control.Refuse(http.StatusBadRequest, "disk %s: %w", keys, err)
+	}
+	if !filepath.IsAbs(d.Path) {
+		if !filepath.IsAbs(dir) {
+			return "", control.Refuse(http.StatusBadRequest, "disk %s: give an absolute path, or the directory it is relative to", keys)
+		}
+		d.Path = filepath.Join(dir, d.Path)
+	}
+	used := v.ids()
+	for i := 0; d.ID == ""; i++ {
+		if id := diskName(i); !slices.Contains(used, id) {
+			d.ID = id
+		}
+	}
+	if slices.Contains(used, d.ID) {
+		return "", control.Refuse(http.StatusConflict, "disk %s: the id %s is another disk's already; give this one another with id=NAME", keys, d.ID)
+	}
+	return d.ID, v.changed(v.disks.AddDisk(d))
+}
+
+func (v controlled) RemoveDisk(ctx context.Context, id string) error {
+	if err := v.hasDisk(id); err != nil {
+		return err
+	}
+	return v.changed(v.disks.RemoveDisk(ctx, id))
+}
+
+func (v controlled) ResizeDisk(id string, size uint64) error {
+	if err := v.hasDisk(id); err != nil {
+		return err
+	}
+	if err := checkDiskSize(size); err != nil {
+		return control.Refuse(http.StatusBadRequest, "disk %s: %w", id, err)
+	}
+	return v.changed(v.disks.ResizeDisk(id, size))
+}
+
+func (v controlled) hasDisk(id string) error {
+	if !slices.Contains(v.ids(), id) {
+		return control.Refuse(http.StatusNotFound, "there is no disk %.64q; `ebb stats` lists them", id)
+	}
+	return nil
+}
+
+// changed is how a change of the disks went: what was possible to ask for and
+// doesn't work is a conflict with what there is.
+func (v controlled) changed(err error) error {
+	if refused := (*control.Error)(nil); err == nil || errors.As(err, &refused) {
+		return err
+	}
+	return control.Refuse(http.StatusConflict, "%w", inTime(err))
+}
+
+// Stats collects the figures of the engine and of its disks.
+func (v controlled) Stats() control.Stats {
+	e := v.EngineStats()
+	s := control.Stats{
+		Engine: control.EngineStats{
+			Kind: v.engine, Capacity: e.Capacity, Demand: e.Demand, InFlight: e.InFlight, Enters: e.Enters,
+		},
+		Disks: []control.DiskStats{},
+	}
+	ids := v.ids()
+	for i, p := range v.DiskStats() {
+		if i < len(ids) { // one may have come or gone between the two
+			s.Disks = append(s.Disks, diskStats(ids[i], p))
+		}
+	}
+	return s
+}
+
+func diskStats(id string, p aio.PortStats) control.DiskStats {
+	return control.DiskStats{
+		ID: id, InFlight: p.InFlight, Window: bound(p.Window),
+		Read: classStats(p.Read), Write: classStats(p.Write), Long: classStats(p.Long),
+	}
+}
+
+func classStats(c aio.ClassStats) control.ClassStats {
+	return control.ClassStats{Requests: c.Requests, Bytes: c.Bytes, Errors: c.Errors, Latency: control.Latency{}}
+}
+
+// bound is a window without aio's number for none.
+func bound(n int) *int {
+	if n == aio.Unlimited {
+		return nil
+	}
+	return &n
+}
+
+// endText is what a run's result is called by those who wait for it.
+func endText(end machine.End, err error) string {
+	if err != nil {
+		return machine.End(0).String()
+	}
+	return end.String()
+}

@@ -1,0 +1,61 @@
+package machine
+
+import (
+	"slices"
+
+	"github.com/ebb-vmm/ebb/aio"
+)
+
+// State is what a machine is doing.
+type State uint8
+
+// The states of a machine.
+const (
+	Starting State = iota // its hardware is being made: at first, and after a reset
+	Running
+	Paused
+	Ending // the guest is over; what may remain are disk requests in flight
+)
+
+func (s State) String() string {
+	return [...]string{"starting", "running", "paused", "ending"}[s]
+}
+
+// State returns what the machine is doing, and why if there is a reason that
+// its user did not give.
+func (m *Machine) State() (s State, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.hw == nil && (m.stopping || m.ending):
+		return Ending, ""
+	case m.hw == nil:
+		return Starting, ""
+	}
+	select {
+	case <-m.hw.over:
+		if m.bootsAgain(m.hw.end) {
+			return Starting, ""
+		}
+		return Ending, ""
+	default:
+	}
+	if m.paused {
+		return Paused, ""
+	}
+	return Running, ""
+}
+
+// bootsAgain reports whether a guest that ended so is started again.
+func (m *Machine) bootsAgain(e End) bool { return e == Reset && !m.cfg.NoReboot }
+
+// Disks returns the disks, in the order of DiskStats.
+func (m *Machine) Disks() []Disk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.cfg.Disks)
+}
+
+// EngineStats returns the figures of the engine that all disks share. It may be
+// called as long as the machine exists, and doesn't wait.
+func (m *Machine) EngineStats() aio.Stats { return m.engine.Stats() }
