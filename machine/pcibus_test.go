@@ -206,7 +206,7 @@ func TestPlace(t *testing.T) {
 	taken := map[[2]int]int{}
 	for i := range MaxDisks {
 		slot, fn := place(i)
-		if slot < 1 || slot > 31 || fn < 0 || fn > 7 {
+		if slot < 1 || slot > diskDevices || fn < 0 || fn > 7 {
 			t.Errorf("disk %d: slot %d, function %d", i, slot, fn)
 		}
 		if j, ok := taken[[2]int{slot, fn}]; ok {
@@ -217,7 +217,7 @@ func TestPlace(t *testing.T) {
 			t.Errorf("disk %d is function %d of slot %d, which has no function 0", i, fn, slot)
 		}
 	}
-	for i, want := range map[int][2]int{0: {1, 0}, 30: {31, 0}, 31: {1, 1}, 61: {31, 1}, 62: {1, 2}, 63: {2, 2}} {
+	for i, want := range map[int][2]int{0: {1, 0}, 29: {30, 0}, 30: {1, 1}, 59: {30, 1}, 60: {1, 2}, 63: {4, 2}} {
 		if slot, fn := place(i); [2]int{slot, fn} != want {
 			t.Errorf("disk %d: slot %d, function %d; want %v", i, slot, fn, want)
 		}
@@ -271,8 +271,8 @@ func TestBARs(t *testing.T) {
 func TestBARsThatDoNotFit(t *testing.T) {
 	r := newPCIRig(t)
 	r.add(1, 0, newFake(r.bus, 1, 256<<20))
-	r.add(2, 0, newFake(r.bus, 2, 256<<20))
-	if err := r.bus.add(3, 0, newFake(r.bus, 3, 16)); err == nil {
+	r.add(2, 0, newFake(r.bus, 2, 128<<20))
+	if err := r.bus.add(3, 0, newFake(r.bus, 3, 128<<20)); err == nil {
 		t.Error("a BAR behind the window")
 	}
 }
