@@ -26,9 +26,10 @@ type vmm struct {
 
 const cmdline = "console=ttyS0 quiet panic=-1"
 
-func candidates(ebb string, img guest.Image, images []string) []*vmm {
-	ebbArgv := func(workload string) []string {
-		argv := []string{ebb, "run", "--kernel", img.Kernel.Vmlinux, "--initrd", img.Initrd,
+// candidates are ebb and, if there is no other ebb to compare it with, QEMU.
+func candidates(ebb, against string, img guest.Image, images []string) []*vmm {
+	ebbArgv := func(program, workload string) []string {
+		argv := []string{program, "run", "--kernel", img.Kernel.Vmlinux, "--initrd", img.Initrd,
 			"--memory", fmt.Sprintf("%dM", memoryMiB), "--append", cmdline + workload}
 		for _, f := range images {
 			argv = append(argv, "--disk", "path="+f+",direct")
@@ -44,12 +45,15 @@ func candidates(ebb string, img guest.Image, images []string) []*vmm {
 		}
 		return argv
 	}
-	return []*vmm{{name: "ebb", argv: ebbArgv}, {name: "QEMU", argv: qemuArgv}}
+	other := &vmm{name: "QEMU", argv: qemuArgv}
+	if against != "" {
+		other = &vmm{name: against, argv: func(workload string) []string { return ebbArgv(against, workload) }}
+	}
+	return []*vmm{{name: "ebb", argv: func(workload string) []string { return ebbArgv(ebb, workload) }}, other}
 }
 
 // compare boots both in turn and prints the figures.
-func compare(ebb string, img guest.Image, images []string, rounds int) error {
-	vmms := candidates(ebb, img, images)
+func compare(vmms []*vmm, rounds int) error {
 	for i := range rounds + 1 {
 		for _, v := range vmms {
 			d, err := v.boot()
@@ -74,7 +78,7 @@ func compare(ebb string, img guest.Image, images []string, rounds int) error {
 	for _, v := range vmms {
 		fmt.Printf("exec to user space, %-5s %s\n", v.name+":", summary(v.boots))
 	}
-	fmt.Printf("exec to user space, ebb / QEMU: %.2f (ratio of medians)\n", float64(median(vmms[0].boots))/float64(median(vmms[1].boots)))
+	fmt.Printf("exec to user space, %s / %s: %.3f (ratio of medians)\n", vmms[0].name, vmms[1].name, float64(median(vmms[0].boots))/float64(median(vmms[1].boots)))
 	for _, v := range vmms {
 		fmt.Printf("memory beside the guest's, %-5s %.1f MB resident at the guest's prompt (largest of %d)\n", v.name+":", float64(largest(v.memory))/1e6, len(v.memory))
 	}
