@@ -126,8 +126,14 @@ func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
 	})()
 	for {
 		hw, err := m.removed(ctx, d)
-		if hw == nil {
+		if err != nil {
 			return err
+		}
+		if hw == nil {
+			if err := d.image.Close(); err != nil {
+				return fmt.Errorf("disk %s is removed, but closing its image: %w", id, err)
+			}
+			return nil
 		}
 		s := hw.slots[d.slot]
 		s.release(d, true)
@@ -154,9 +160,9 @@ func (m *Machine) disown(id string) (*disk, error) {
 	return d, nil
 }
 
-// removed takes d off the machine if no hardware has it, and returns nil and nil; nil
-// and an error if there is nothing to wait for any more; else the hardware that has
-// it. Between two hardwares it waits for the next one: the old one may have requests
+// removed takes d off the machine if no hardware has it, and returns nil and nil; then
+// it is the caller's alone. Else it returns the hardware that has it, or an error if
+// that is not to be waited for any longer. Between two hardwares it waits for the next one: the old one may have requests
 // in flight, as long as it is not taken apart.
 func (m *Machine) removed(ctx context.Context, d *disk) (*hardware, error) {
 	m.mu.Lock()
@@ -173,9 +179,6 @@ func (m *Machine) removed(ctx context.Context, d *disk) (*hardware, error) {
 		return nil, ErrNotRunning
 	case !held:
 		m.disks = slices.DeleteFunc(m.disks, func(e *disk) bool { return e == d })
-		if err := d.image.Close(); err != nil {
-			return nil, fmt.Errorf("disk %s is removed, but closing its image: %w", d.cfg.ID, err)
-		}
 		return nil, nil
 	case ctx.Err() != nil:
 		d.unwanted = false

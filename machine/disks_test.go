@@ -266,3 +266,24 @@ func TestResizeDisk(t *testing.T) {
 		}
 	}
 }
+
+// A removal that meets a reset: the old hardware may still have requests in flight,
+// the new one is built without the disk.
+func TestRemoveDiskMeetsReset(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := prepare(t, Config{NoReboot: true}, restless)
+	r.add(disks[0])
+	r.mu.Lock()
+	r.dismantling = true
+	r.mu.Unlock()
+	if err := r.RemoveDisk(cancelled(), "a"); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "resetting") {
+		t.Errorf("while the old hardware is there: %v", err)
+	}
+	wantLocked(t, disks[0].Path, true)
+	r.mu.Lock()
+	r.dismantling = false
+	r.disks[0].unwanted = true // as while RemoveDisk waits
+	r.mu.Unlock()
+	r.run()
+	r.ends(Reset, "0")
+}

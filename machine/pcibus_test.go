@@ -312,3 +312,60 @@ func TestMultifunctionBit(t *testing.T) {
 		}
 	}
 }
+
+// What is in a slot answers on the bus the guest gave to the slot's port.
+func TestBehindRootPorts(t *testing.T) {
+	r := newPCIRig(t)
+	slots := make([]*slot, 2)
+	for i := range slots {
+		s := newSlotRig(t).slot
+		slots[i] = s
+		if err := r.bus.addSlot(i, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.preset(&disk{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	device, _ := portPlace(0)
+	if header := r.byPort(0, device, 0, 0x0e, 1)[0]; header != 0x81 {
+		t.Errorf("header type %#x, want a bridge with more functions", header)
+	}
+	for i := range slots {
+		device, fn := portPlace(i)
+		if window := r.byPort(0, device, fn, 0x20, 4); uint64(binary.LittleEndian.Uint16(window))<<16 != slotWindow(i) {
+			t.Errorf("window % x, want %#x", window, slotWindow(i))
+		}
+	}
+	number := func(i int, bus byte) {
+		device, fn := portPlace(i)
+		r.mmio.Write(ecamAddr(0, device, fn, 0x19), []byte{bus})
+	}
+	// The vendor behind each bus; straw devices have vendor 1.
+	want := func(what string, vendors map[int]uint32) {
+		t.Helper()
+		for bus := 1; bus < pciBuses; bus++ {
+			vendor, ok := vendors[bus]
+			if !ok {
+				vendor = 0xffff
+			}
+			for _, at := range [][2]int{{0, 0}, {1, 0}, {0, 1}} {
+				v := vendor
+				if at != [2]int{0, 0} {
+					v = 0xffff // one device, one function
+				}
+				for _, got := range [][]byte{r.byPort(bus, at[0], at[1], 0, 2), r.byECAM(bus, at[0], at[1], 0, 2)} {
+					if uint32(binary.LittleEndian.Uint16(got)) != v {
+						t.Errorf("%s: bus %d, device %d, function %d: % x, want %#x", what, bus, at[0], at[1], got, v)
+					}
+				}
+			}
+		}
+	}
+	want("no numbers", nil)
+	number(0, 1)
+	number(1, 2)
+	want("numbers", map[int]uint32{1: 1, 2: 1})
+	number(0, 5)
+	want("another number", map[int]uint32{5: 1, 2: 1})
+}

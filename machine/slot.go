@@ -33,8 +33,8 @@ type slot struct {
 	leaving  *attached // being taken apart
 	unwanted bool      // somebody waits for the guest to let go of the disk
 	pressed  bool      // the button, since the guest last showed that it works on the slot
+	heard    bool      // the guest listened then
 	closed   bool
-	failed   error         // why there is no device although there should be
 	changed  chan struct{} // closed and replaced with every transition
 }
 
@@ -127,10 +127,11 @@ func (s *slot) settle() {
 		s.port.Eject()
 		s.tell()
 	case s.device == nil && on:
-		if s.device, s.failed = s.make(s.disk); s.failed == nil {
+		if device, err := s.make(s.disk); err == nil { // else the slot stays dark
+			s.device = device
 			s.port.SetLink(true)
+			s.tell()
 		}
-		s.tell()
 	case s.device != nil && s.unwanted:
 		s.press()
 	}
@@ -138,14 +139,18 @@ func (s *slot) settle() {
 
 // press presses the attention button, unless the guest is at work on the slot: a
 // press would then take the request back (PCI Express 6.7.1.5). It presses again
-// when the guest is done with that and the device is still on.
+// when the guest is done with that and the device is still on, and when a guest that
+// boots begins to listen.
 func (s *slot) press() {
-	if s.port.PowerIndicator() == pci.IndicatorBlink {
+	listening := s.port.Listening()
+	switch {
+	case s.port.PowerIndicator() == pci.IndicatorBlink:
 		s.pressed = false
-	} else if !s.pressed {
+	case !s.pressed, listening && !s.heard:
 		s.pressed = true
 		s.port.PressButton()
 	}
+	s.heard = listening
 }
 
 func (s *slot) takeApart(a *attached) {

@@ -20,6 +20,7 @@ const (
 	powerOn       = 1 << 8 // and indicator on
 	powerOnBlink  = 2 << 8 // the guest works on the slot
 	powerIsOff    = 7 << 8 // and indicator off
+	buttonEnable  = 1 << 0 // presses are events
 	statusPressed = 1 << 0 // the button was
 	statusPresent = 1 << 6 // the slot is occupied
 )
@@ -185,6 +186,26 @@ func TestSlotGuestRefuses(t *testing.T) {
 	r.write(portSlotControl, powerOn)
 	r.until("the next device", func() bool { return r.answers() != 0 })
 	r.want("back", 2, true)
+}
+
+// A guest that boots forgets what happened before it listens.
+func TestSlotGuestListensLate(t *testing.T) {
+	r, d := newSlotRig(t), &disk{}
+	if err := r.preset(d); err != nil {
+		t.Fatal(err)
+	}
+	r.release(d, true)
+	if r.wasPressed() != 1 {
+		t.Error("the guest is not asked")
+	}
+	r.write(portSlotControl, powerOn|buttonEnable)
+	if r.wasPressed() != 2 {
+		t.Error("a guest that begins to listen is not asked")
+	}
+	r.write(portSlotControl, powerOn|buttonEnable|1<<1)
+	if r.wasPressed() != 2 {
+		t.Error("a guest that listens is asked twice")
+	}
 }
 
 // What has no power has no requests: it goes without asking.

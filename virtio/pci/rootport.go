@@ -39,6 +39,7 @@ type RootPort struct {
 type portState struct {
 	powered   bool
 	indicator Indicator
+	listening bool
 }
 
 // Indicator is what the guest shows with the slot's power indicator (7.5.3.10).
@@ -122,8 +123,8 @@ var rootPortID = ID{Vendor: 0x1b36, Device: 0x000c, Class: 0x060400}
 
 // NewRootPort makes a port whose slot is empty and off. number is the slot's
 // physical number, 1 to 8191, unique in the machine. changed is told, without
-// locks of this package held, after the guest changed what Powered or
-// PowerIndicator return; failed, that an interrupt can't be delivered.
+// locks of this package held, after the guest changed what Powered,
+// PowerIndicator or Listening return; failed, that an interrupt can't be delivered.
 func NewRootPort(number int, host Host, changed func(), failed func(error)) *RootPort {
 	p := &RootPort{config: NewConfig(rootPortID), changed: changed, failed: failed}
 	c := p.config
@@ -201,6 +202,10 @@ func (p *RootPort) Powered() bool { return p.state().powered }
 // ones mean nothing.
 func (p *RootPort) PowerIndicator() Indicator { return p.state().indicator }
 
+// Listening reports whether the guest wants to know when the button is pressed. Before
+// that, while it boots, a press may be lost on it.
+func (p *RootPort) Listening() bool { return p.state().listening }
+
 func (p *RootPort) state() portState {
 	c := p.config
 	c.mu.Lock()
@@ -211,6 +216,7 @@ func (p *RootPort) state() portState {
 			c.uint16(p.cap+expLinkControl)&linkControlDisable == 0 &&
 			c.uint16(regBridgeControl)&bridgeSecondaryRst == 0,
 		indicator: Indicator(slot >> slotControlIndicator & 3),
+		listening: slot&slotButtonPressed != 0,
 	}
 }
 

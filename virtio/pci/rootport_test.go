@@ -120,7 +120,12 @@ func TestRootPortIsABridgeWithASlot(t *testing.T) {
 // What a guest goes through when a disk is added and removed.
 func TestRootPortHotplug(t *testing.T) {
 	r := newPortRig(t)
-	r.listen()
+	if r.p.Listening() {
+		t.Error("the guest listens before it says so")
+	}
+	if r.listen(); r.changes != 1 || !r.p.Listening() {
+		t.Errorf("the guest listens: %v after %d changes", r.p.Listening(), r.changes)
+	}
 	r.p.Insert()
 	r.want("inserted", slotStatus, 0xffff, slotPresent|presenceChanged|buttonPressed)
 	if n := r.messages(); n != 1 {
@@ -140,7 +145,7 @@ func TestRootPortHotplug(t *testing.T) {
 	r.want("events gone", slotStatus, 0xffff, slotPresent)
 
 	r.change(slotControl, powerOff|indicatorOff, indicatorBlink)
-	if r.changes != 1 || !r.p.Powered() || r.p.PowerIndicator() != pci.IndicatorBlink {
+	if r.changes != 2 || !r.p.Powered() || r.p.PowerIndicator() != pci.IndicatorBlink {
 		t.Errorf("%d changes, powered %v, indicator %d", r.changes, r.p.Powered(), r.p.PowerIndicator())
 	}
 	r.p.SetLink(true)
@@ -153,7 +158,7 @@ func TestRootPortHotplug(t *testing.T) {
 	r.change(slotControl, indicatorOff, indicatorOn)
 
 	r.change(slotControl, indicatorOff, powerOff|indicatorOff)
-	if r.p.Powered() || r.changes != 3 {
+	if r.p.Powered() || r.changes != 4 {
 		t.Errorf("powered %v after %d changes", r.p.Powered(), r.changes)
 	}
 	r.p.SetLink(false)
