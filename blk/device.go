@@ -95,10 +95,14 @@ func New(cfg Config) (*Device, error) {
 		queueSize:  size,
 	}
 	copy(d.serial[:], serial)
-	d.capacity.Store(uint64(cfg.Image.size) / sectorSize)
+	d.UpdateCapacity()
 	d.clear()
 	return d, nil
 }
+
+// UpdateCapacity takes over the image's size, after Image.Resize. The driver is told
+// by whoever calls it (virtio.PCI.ChangeConfig). Any goroutine.
+func (d *Device) UpdateCapacity() { d.capacity.Store(uint64(d.image.Size()) / sectorSize) }
 
 // clear puts the negotiated state to what it is after reset.
 func (d *Device) clear() {

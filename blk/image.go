@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"io/fs"
 	"math/bits"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // Image is an open, locked disk image: a raw regular file or a block device. Its
-// properties are fixed while it is open.
+// properties are fixed while it is open, but for its size.
 type Image struct {
 	path     string
 	fd       int
 	readOnly bool
 	device   bool  // a block device
-	size     int64 // bytes, a multiple of blockSize
+	size     int64 // bytes, a multiple of blockSize; atomic, because Resize changes it
 
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best
@@ -156,7 +157,7 @@ func (i *Image) setup(st *unix.Stat_t, o ImageOptions) error {
 	if err := i.findAlignment(o.Direct); err != nil {
 		return err
 	}
-	if i.size%int64(i.blockSize) != 0 {
+	if i.Size()%int64(i.blockSize) != 0 {
 		return i.refuseSize("%d bytes, not a multiple of the %d its storage needs for direct I/O; leave out direct, or round it up with: truncate -s %d %s", i.blockSize)
 	}
 	i.findTopology(st)
@@ -164,34 +165,38 @@ func (i *Image) setup(st *unix.Stat_t, o ImageOptions) error {
 	return nil
 }
 
+// fileSize asks for the size.
+func (i *Image) fileSize() (int64, error) {
+	if i.device {
+		n, err := unix.IoctlGetInt(i.fd, unix.BLKGETSIZE64)
+		return int64(n), err
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(i.fd, &st)
+	return st.Size, err
+}
+
 // measure finds the size.
 func (i *Image) measure() error {
-	var err error
-	if i.device {
-		var n int
-		n, err = unix.IoctlGetInt(i.fd, unix.BLKGETSIZE64)
-		i.size = int64(n)
-	} else {
-		var st unix.Stat_t
-		err = unix.Fstat(i.fd, &st)
-		i.size = st.Size
-	}
+	size, err := i.fileSize()
+	atomic.StoreInt64(&i.size, size)
 	switch {
 	case err != nil:
 		return refuse(err, "disk image %s: its size can't be read (%v)", i.path, err)
-	case i.size == 0 && i.device:
+	case size == 0 && i.device:
 		return refuse(fs.ErrInvalid, "disk image %s is a device of 0 bytes; attach it to its storage first", i.path)
-	case i.size == 0:
+	case size == 0:
 		return refuse(fs.ErrInvalid, "disk image %s is empty; give it a size with: truncate -s 1G %s", i.path, i.path)
-	case i.size%sectorSize != 0:
+	case size%sectorSize != 0:
 		return i.refuseSize("%d bytes, not a multiple of %d; is it a raw image? Round it up with: truncate -s %d %s", sectorSize)
 	}
 	return nil
 }
 
 func (i *Image) refuseSize(format string, unit int) error {
-	up := (i.size/int64(unit) + 1) * int64(unit)
-	return refuse(fs.ErrInvalid, "disk image %s has "+format, i.path, i.size, unit, up, i.path)
+	size := i.Size()
+	up := (size/int64(unit) + 1) * int64(unit)
+	return refuse(fs.ErrInvalid, "disk image %s has "+format, i.path, size, unit, up, i.path)
 }
 
 // Close gives the image and its lock back. Preconditions: no request is in flight.
@@ -201,7 +206,7 @@ func (i *Image) Close() error { return unix.Close(i.fd) }
 func (i *Image) Path() string { return i.path }
 
 // Size returns the size in bytes.
-func (i *Image) Size() int64 { return i.size }
+func (i *Image) Size() int64 { return atomic.LoadInt64(&i.size) }
 
 // ReadOnly reports whether the image was opened for reading only.
 func (i *Image) ReadOnly() bool { return i.readOnly }

@@ -33,7 +33,8 @@ type hardware struct {
 
 	serial *chipset.Serial
 	power  *chipset.Power
-	disks  []attached
+	disks  []*attached // those given at start; fixed before the vCPUs start
+	slots  []*slot     // hotplug slots; fixed before the vCPUs start
 
 	gate *gate
 	cpus sync.WaitGroup
@@ -44,11 +45,12 @@ type hardware struct {
 	err  error
 }
 
-// attached is a disk on the bus.
+// attached is a disk in this hardware.
 type attached struct {
-	id        string
+	disk      *disk
 	device    *blk.Device
 	transport *virtio.PCI
+	card      *card // in a hotplug slot, where it can be pulled; else nil
 }
 
 // newHardware builds the machine up to the point where the vCPUs can start. On
@@ -91,10 +93,14 @@ func (h *hardware) addDevices(m *Machine) error {
 	if err := h.addChipset(); err != nil {
 		return err
 	}
+	// AddDisk and RemoveDisk never touch those given at start.
 	for i := range m.cfg.Disks {
 		if err := h.addDisk(i, m); err != nil {
 			return err
 		}
+	}
+	if err := h.addSlots(m); err != nil {
+		return err
 	}
 	return h.addCPUs(m)
 }
@@ -152,24 +158,6 @@ func (h *hardware) addChipset() (err error) {
 	}
 	h.pci, err = newPCIBus(h.vm, h.irqs, &h.ports, &h.mmio, reset)
 	return err
-}
-
-func (h *hardware) addDisk(i int, m *Machine) error {
-	device, err := m.newDisk(i)
-	if err != nil {
-		return err
-	}
-	id := m.cfg.Disks[i].ID
-	transport, err := virtio.NewPCI(device, h.ram, &host{bus: h.pci}, h.log)
-	if err != nil {
-		return fmt.Errorf("disk %s: %w", id, err)
-	}
-	h.disks = append(h.disks, attached{id, device, transport})
-	slot, fn := place(i)
-	if err := h.pci.add(slot, fn, transport); err != nil {
-		return fmt.Errorf("disk %s: %w", id, err)
-	}
-	return nil
 }
 
 func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {
@@ -248,9 +236,6 @@ func (h *hardware) ended(e End, err error) {
 	})
 }
 
-// slowDrain is how long close waits for a disk before it says so.
-const slowDrain = 2 * time.Second
-
 // close takes the machine apart. Preconditions: start was not called, or ended
 // was. It returns when no request is in flight in any disk: until then the
 // kernel may write into guest memory.
@@ -259,10 +244,10 @@ func (h *hardware) close() error {
 	h.cpus.Wait()
 	var errs []error
 	for _, d := range h.disks {
-		done := make(chan struct{})
-		d.device.Reset(sync.OnceFunc(func() { close(done) }))
-		h.awaitReset(d.id, d.device, done)
-		errs = append(errs, d.transport.Close())
+		errs = append(errs, h.takeApart(d))
+	}
+	for _, s := range h.slots {
+		errs = append(errs, s.close())
 	}
 	if h.serial != nil {
 		h.serial.Close()
@@ -279,28 +264,14 @@ func (h *hardware) close() error {
 	return errors.Join(errs...)
 }
 
-func (h *hardware) awaitReset(id string, d *blk.Device, done <-chan struct{}) {
-	slow := time.NewTicker(slowDrain)
-	defer slow.Stop()
-	for waited := time.Duration(0); ; waited += slowDrain {
-		select {
-		case <-done:
-			return
-		case <-slow.C:
-			s, _ := d.Stats()
-			h.log.Warn("waiting for a disk's requests before guest memory can be freed",
-				"disk", id, "in_flight", s.InFlight, "waited", waited+slowDrain)
-		}
-	}
-}
-
 // pause stops the vCPUs, then the disks. If ctx ends first everything goes on.
 func (h *hardware) pause(ctx context.Context) error {
 	h.gate.set(paused)
 	h.gate.wait()
 	var holding sync.WaitGroup
-	errs := make([]error, len(h.disks))
-	for i, d := range h.disks {
+	devices := h.devices()
+	errs := make([]error, len(devices))
+	for i, d := range devices {
 		holding.Go(func() { errs[i] = d.device.Pause(ctx) })
 	}
 	holding.Wait()
@@ -312,7 +283,7 @@ func (h *hardware) pause(ctx context.Context) error {
 }
 
 func (h *hardware) resume() {
-	for _, d := range h.disks {
+	for _, d := range h.devices() {
 		d.device.Resume()
 	}
 	h.gate.set(running)

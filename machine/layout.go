@@ -4,7 +4,8 @@ package machine
 // a migration must keep.
 //
 //	0           RAM, up to 3 GiB; the loader's structures and the ACPI tables in the first MiB
-//	mmioStart   BARs, assigned by ebb (512 MiB)
+//	mmioStart   BARs on bus 0, assigned by ebb (504 MiB)
+//	slotStart   BARs behind the hotplug slots' ports, slotSize each (8 MiB)
 //	ecamBase    PCI configuration space, 1 MiB a bus
 //	0xfec00000  I/O APIC, and from 0xfee00000 the local APICs (in KVM)
 //	kvmPages    pages KVM needs for itself on Intel hosts
@@ -14,16 +15,38 @@ const (
 	ecamBase  = 0xe0000000
 	ecamSize  = pciBuses << 20
 	mmioEnd   = ecamBase
+	slotStart = mmioEnd - hotplugSlots*slotSize
+	slotSize  = 1 << 20 // the least a bridge's window can be
 
 	ioapicAddr = 0xfec00000
 	lapicAddr  = 0xfee00000
 	kvmPages   = 0xfffbc000 // identity map (1 page), then task state segment (3 pages)
 )
 
+// hotplugSlots is how many disks can be added to a running guest. Each slot is a
+// root port, and each port costs a booting guest some hundred configuration accesses
+// (docs/bench/boot.md). They are the functions of the last devices on bus 0, eight
+// each, and lead to buses 1 and up.
+const (
+	hotplugSlots = 8
+	portDevices  = hotplugSlots / 8
+	diskDevices  = 31 - portDevices // devices 1 to diskDevices on bus 0 are disks
+)
+
 // pciBuses is how many PCI buses there can be. A Linux guest looks for devices on
-// every one, 32 configuration reads each, which for all 256 takes longer than the
-// rest of its boot.
-const pciBuses = 1
+// every one that no bridge leads to, 32 configuration reads each, which for all 256
+// takes longer than the rest of its boot.
+const pciBuses = 1 + hotplugSlots
+
+// place returns where disk i of those given at start goes: devices 1 and up one
+// after another, then again from device 1 as the next function.
+func place(i int) (slot, fn int) { return 1 + i%diskDevices, i / diskDevices }
+
+// portPlace returns where the root port of hotplug slot i is.
+func portPlace(i int) (slot, fn int) { return 1 + diskDevices + i/8, i % 8 }
+
+// slotWindow returns the first address of the memory window of hotplug slot i.
+func slotWindow(i int) uint64 { return slotStart + uint64(i)*slotSize }
 
 // Ports.
 const (

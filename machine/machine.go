@@ -19,11 +19,9 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/ebb-vmm/ebb/aio"
-	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/kvm"
 	"github.com/ebb-vmm/ebb/machine/boot"
 )
@@ -49,17 +47,19 @@ type Machine struct {
 	cfg    Config
 	kvm    *kvm.System
 	kernel *boot.Kernel
-	images []*blk.Image // as cfg.Disks
 	engine *aio.Engine
 
-	pausing sync.Mutex // one Pause or Resume at a time; taken before mu
+	pausing  sync.Mutex // one Pause or Resume at a time; taken before mu
+	plugging sync.Mutex // one AddDisk or ResizeDisk at a time; taken before mu
 
-	mu       sync.Mutex // guards what follows; never held while waiting
-	hw       *hardware  // nil before Run and after
-	paused   bool
-	stopping bool
-	ending   bool      // the guest is over and doesn't come again
-	changed  sync.Cond // hw changed or stopping was set
+	mu          sync.Mutex // guards what follows; never held while waiting
+	disks       []*disk    // those given at start first, in that order
+	hw          *hardware  // nil before Run and after
+	dismantling bool       // the last hw is not taken apart yet
+	paused      bool
+	stopping    bool
+	ending      bool      // the guest is over and doesn't come again
+	changed     sync.Cond // hw or dismantling changed or stopping was set
 }
 
 // ErrNotRunning is returned when there is no guest to act on.
@@ -99,17 +99,12 @@ func (m *Machine) take() (err error) {
 			return fmt.Errorf("--initrd %w; give an initramfs file, or leave the option out", err)
 		}
 	}
-	cfg.Disks = slices.Clone(cfg.Disks)
-	for i := range cfg.Disks {
-		d := &cfg.Disks[i]
-		if d.Queues == 0 {
-			d.Queues = cfg.CPUs
-		}
-		img, err := blk.OpenImage(d.Path, blk.ImageOptions{ReadOnly: d.ReadOnly, Direct: d.Direct})
+	for _, c := range cfg.Disks {
+		d, err := m.openDisk(c, onBus0)
 		if err != nil {
-			return fmt.Errorf("--disk %s: %w", d.ID, err)
+			return fmt.Errorf("--disk %s: %w", c.ID, err)
 		}
-		m.images = append(m.images, img)
+		m.disks = append(m.disks, d)
 	}
 	if m.kvm, err = openKVM(); err != nil {
 		return err
@@ -122,21 +117,12 @@ func (m *Machine) take() (err error) {
 	if m.engine, err = aio.New(aio.Config{Engine: cfg.AIO, MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
 		return fmt.Errorf("--aio %v: %w", cfg.AIO, err)
 	}
-	for i := range cfg.Disks { // now rather than when the guest starts
-		if _, err := m.newDisk(i); err != nil {
+	for _, d := range m.disks { // now rather than when the guest starts
+		if _, err := m.newDevice(d); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// newDisk makes the device of disk i.
-func (m *Machine) newDisk(i int) (*blk.Device, error) {
-	d := m.cfg.Disks[i]
-	return blk.New(blk.Config{
-		ID: d.ID, Serial: d.Serial, Image: m.images[i], Engine: m.engine,
-		Queues: d.Queues, QueueSize: d.QueueSize, Log: m.cfg.Log,
-	})
 }
 
 // Run starts the guest and returns when it has ended, once everything it wrote
@@ -162,6 +148,9 @@ func (m *Machine) runOnce() (End, error) {
 	if m.stopping {
 		hw.ended(Stopped, nil)
 	}
+	if err := hw.preset(m.disks); err != nil {
+		hw.ended(0, err)
+	}
 	m.hw = hw
 	var console sync.WaitGroup
 	hw.start(m.cfg.Console, &console, m.paused)
@@ -170,9 +159,13 @@ func (m *Machine) runOnce() (End, error) {
 
 	<-hw.over
 	m.mu.Lock()
-	m.hw, m.ending = nil, !m.bootsAgain(hw.end)
+	m.hw, m.dismantling, m.ending = nil, true, !m.bootsAgain(hw.end)
 	m.mu.Unlock()
 	err = hw.close()
+	m.mu.Lock()
+	m.dismantling = false
+	m.changed.Broadcast()
+	m.mu.Unlock()
 	console.Wait()
 	return hw.end, errors.Join(hw.err, err)
 }
@@ -254,19 +247,22 @@ func (m *Machine) PowerButton() error {
 	return nil
 }
 
-// DiskStats returns the engine's counters, disk by disk. Those of one that no
-// driver uses are zero, without a bound on its window.
+// DiskStats returns the engine's counters, disk by disk: those given at start in their
+// order, then added ones in theirs. Those of one that no driver uses are zero, without a
+// bound on its window.
 func (m *Machine) DiskStats() []aio.PortStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	stats := make([]aio.PortStats, len(m.cfg.Disks))
+	stats := make([]aio.PortStats, len(m.disks))
 	for i := range stats {
 		stats[i].Window = aio.Unlimited
 	}
 	if m.hw != nil {
-		for i, d := range m.hw.disks {
-			if s, ok := d.device.Stats(); ok {
-				stats[i] = s
+		for i, d := range m.disks {
+			if a := m.hw.attached(d); a != nil {
+				if s, ok := a.device.Stats(); ok {
+					stats[i] = s
+				}
 			}
 		}
 	}
@@ -302,9 +298,12 @@ func (m *Machine) Close() error {
 	if m.engine != nil {
 		errs = append(errs, m.engine.Close())
 	}
-	for _, i := range m.images {
-		errs = append(errs, i.Close())
+	m.mu.Lock()
+	for _, d := range m.disks {
+		errs = append(errs, d.image.Close())
 	}
+	m.disks = nil
+	m.mu.Unlock()
 	if m.kvm != nil {
 		errs = append(errs, m.kvm.Close())
 	}

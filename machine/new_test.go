@@ -67,8 +67,8 @@ func TestNewLeavesItsConfigAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if disks[0].Queues != 0 || m.cfg.Disks[0].Queues != 3 {
-		t.Errorf("queues: the caller's %d, the machine's %d; want 0 and one per vCPU", disks[0].Queues, m.cfg.Disks[0].Queues)
+	if disks[0].Queues != 0 || m.disks[0].cfg.Queues != 3 {
+		t.Errorf("queues: the caller's %d, the machine's %d; want 0 and one per vCPU", disks[0].Queues, m.disks[0].cfg.Queues)
 	}
 }
 

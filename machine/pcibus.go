@@ -11,13 +11,15 @@ import (
 )
 
 // pciBus is PCI bus 0 with its host bridge: configuration space by ECAM and by
-// the ports CF8 and CFC, and the BARs of its functions.
+// the ports CF8 and CFC, and the BARs of its functions. What can come and go is
+// behind its root ports.
 type pciBus struct {
 	vm   *kvm.VM
 	irqs *interrupts
 	mmio *bus.Bus
 
 	functions [32][8]pci.Function // fixed before the vCPUs start
+	slots     []*slot             // fixed before the vCPUs start
 	nextBAR   uint64
 
 	mu      sync.Mutex
@@ -26,8 +28,6 @@ type pciBus struct {
 }
 
 const (
-	slots = 32
-
 	// Offsets in configuration space that firmware writes.
 	configCommand = 0x04
 	configBAR0    = 0x10
@@ -47,17 +47,29 @@ func newPCIBus(vm *kvm.VM, irqs *interrupts, ports, mmio *bus.Bus, reset func())
 // multifunction is what a function at number 0 must be told when others follow.
 type multifunction interface{ SetMultifunction(on bool) }
 
-// place returns where disk i goes: slots 1 to 31 one after another, then again
-// from slot 1 as the next function.
-func place(i int) (slot, fn int) { return 1 + i%(slots-1), i / (slots - 1) }
-
-// add plugs a function in and assigns its BARs, with the configuration accesses
-// firmware would use.
+// add plugs a function in and assigns its BARs. Before the vCPUs start.
 func (b *pciBus) add(slot, fn int, f pci.Function) error {
 	b.functions[slot][fn] = f
 	if m, ok := b.functions[slot][0].(multifunction); ok && fn > 0 {
 		m.SetMultifunction(true)
 	}
+	return b.assignBARs(f, &b.nextBAR, slotStart)
+}
+
+// addSlot plugs the root port of a hotplug slot in. Before the vCPUs start. The guest
+// numbers the bus behind it: where there is a number already, Linux looks for devices
+// with known faults there, 32 configuration reads a bus, early in its boot.
+func (b *pciBus) addSlot(i int, s *slot) error {
+	b.slots = append(b.slots, s)
+	window := slotWindow(i)
+	s.port.SetWindow(uint32(window), uint32(window+slotSize-1))
+	device, fn := portPlace(i)
+	return b.add(device, fn, s.port)
+}
+
+// assignBARs gives a function's BARs addresses from next on, which moves behind them,
+// with the configuration accesses firmware would use.
+func (b *pciBus) assignBARs(f pci.Function, next *uint64, end uint64) error {
 	var word [4]byte
 	for bar := range 6 {
 		size := f.BARSize(bar)
@@ -65,11 +77,11 @@ func (b *pciBus) add(slot, fn int, f pci.Function) error {
 			continue
 		}
 		size = max(size, 4096) // no two functions in one page
-		addr := (b.nextBAR + size - 1) &^ (size - 1)
-		if addr+size > mmioEnd {
-			return fmt.Errorf("the BARs of all devices don't fit below %#x", mmioEnd)
+		addr := (*next + size - 1) &^ (size - 1)
+		if addr+size > end {
+			return fmt.Errorf("the BARs of all devices don't fit below %#x", end)
 		}
-		b.nextBAR = addr + size
+		*next = addr + size
 		binary.LittleEndian.PutUint32(word[:], uint32(addr))
 		f.WriteConfig(configBAR0+4*bar, word[:])
 	}
@@ -79,13 +91,27 @@ func (b *pciBus) add(slot, fn int, f pci.Function) error {
 	return nil
 }
 
+// function returns what answers at an address, nil if nothing does. Behind a root
+// port there is one device with one function.
+func (b *pciBus) function(busNr, slot, fn int) pci.Function {
+	if busNr == 0 {
+		return b.functions[slot][fn]
+	}
+	if slot != 0 || fn != 0 {
+		return nil
+	}
+	for _, s := range b.slots { // a bus without number is bus 0
+		if int(s.port.SecondaryBus()) == busNr {
+			return s.function()
+		}
+	}
+	return nil
+}
+
 // config is one access to configuration space. Where there is no function it
 // reads all ones.
 func (b *pciBus) config(busNr, slot, fn, off int, p []byte, write bool) {
-	var f pci.Function
-	if busNr == 0 {
-		f = b.functions[slot][fn]
-	}
+	f := b.function(busNr, slot, fn)
 	aligned := len(p) <= 4 && off&(len(p)-1) == 0
 	switch {
 	case f == nil || !aligned:

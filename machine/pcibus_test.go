@@ -206,7 +206,7 @@ func TestPlace(t *testing.T) {
 	taken := map[[2]int]int{}
 	for i := range MaxDisks {
 		slot, fn := place(i)
-		if slot < 1 || slot > 31 || fn < 0 || fn > 7 {
+		if slot < 1 || slot > diskDevices || fn < 0 || fn > 7 {
 			t.Errorf("disk %d: slot %d, function %d", i, slot, fn)
 		}
 		if j, ok := taken[[2]int{slot, fn}]; ok {
@@ -217,7 +217,7 @@ func TestPlace(t *testing.T) {
 			t.Errorf("disk %d is function %d of slot %d, which has no function 0", i, fn, slot)
 		}
 	}
-	for i, want := range map[int][2]int{0: {1, 0}, 30: {31, 0}, 31: {1, 1}, 61: {31, 1}, 62: {1, 2}, 63: {2, 2}} {
+	for i, want := range map[int][2]int{0: {1, 0}, 29: {30, 0}, 30: {1, 1}, 59: {30, 1}, 60: {1, 2}, 63: {4, 2}} {
 		if slot, fn := place(i); [2]int{slot, fn} != want {
 			t.Errorf("disk %d: slot %d, function %d; want %v", i, slot, fn, want)
 		}
@@ -271,8 +271,8 @@ func TestBARs(t *testing.T) {
 func TestBARsThatDoNotFit(t *testing.T) {
 	r := newPCIRig(t)
 	r.add(1, 0, newFake(r.bus, 1, 256<<20))
-	r.add(2, 0, newFake(r.bus, 2, 256<<20))
-	if err := r.bus.add(3, 0, newFake(r.bus, 3, 16)); err == nil {
+	r.add(2, 0, newFake(r.bus, 2, 128<<20))
+	if err := r.bus.add(3, 0, newFake(r.bus, 3, 128<<20)); err == nil {
 		t.Error("a BAR behind the window")
 	}
 }
@@ -311,4 +311,61 @@ func TestMultifunctionBit(t *testing.T) {
 			t.Errorf("slot %d, function %d: header type %#x, want %#x", at[0], at[1], got, want)
 		}
 	}
+}
+
+// What is in a slot answers on the bus the guest gave to the slot's port.
+func TestBehindRootPorts(t *testing.T) {
+	r := newPCIRig(t)
+	slots := make([]*slot, 2)
+	for i := range slots {
+		s := newSlotRig(t).slot
+		slots[i] = s
+		if err := r.bus.addSlot(i, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.preset(&disk{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	device, _ := portPlace(0)
+	if header := r.byPort(0, device, 0, 0x0e, 1)[0]; header != 0x81 {
+		t.Errorf("header type %#x, want a bridge with more functions", header)
+	}
+	for i := range slots {
+		device, fn := portPlace(i)
+		if window := r.byPort(0, device, fn, 0x20, 4); uint64(binary.LittleEndian.Uint16(window))<<16 != slotWindow(i) {
+			t.Errorf("window % x, want %#x", window, slotWindow(i))
+		}
+	}
+	number := func(i int, bus byte) {
+		device, fn := portPlace(i)
+		r.mmio.Write(ecamAddr(0, device, fn, 0x19), []byte{bus})
+	}
+	// The vendor behind each bus; straw devices have vendor 1.
+	want := func(what string, vendors map[int]uint32) {
+		t.Helper()
+		for bus := 1; bus < pciBuses; bus++ {
+			vendor, ok := vendors[bus]
+			if !ok {
+				vendor = 0xffff
+			}
+			for _, at := range [][2]int{{0, 0}, {1, 0}, {0, 1}} {
+				v := vendor
+				if at != [2]int{0, 0} {
+					v = 0xffff // one device, one function
+				}
+				for _, got := range [][]byte{r.byPort(bus, at[0], at[1], 0, 2), r.byECAM(bus, at[0], at[1], 0, 2)} {
+					if uint32(binary.LittleEndian.Uint16(got)) != v {
+						t.Errorf("%s: bus %d, device %d, function %d: % x, want %#x", what, bus, at[0], at[1], got, v)
+					}
+				}
+			}
+		}
+	}
+	want("no numbers", nil)
+	number(0, 1)
+	number(1, 2)
+	want("numbers", map[int]uint32{1: 1, 2: 1})
+	number(0, 5)
+	want("another number", map[int]uint32{5: 1, 2: 1})
 }

@@ -7,6 +7,8 @@
 //	boot_test.go    kernels, formats, CPUs, memory, disks; the ways a guest ends
 //	verify_test.go  what guests write is what the host reads back
 //	fault_test.go   images that fail under a running guest
+//	inprocess_test.go  a guest in the test's process, for what only package machine can do
 //	pause_test.go   pausing a guest in full I/O
+//	hotplug_test.go disks that come, go and grow while a guest runs
 //	bench/          ebb beside QEMU; the Makefile's bench targets
 package tests

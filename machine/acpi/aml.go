@@ -1,6 +1,11 @@
 package acpi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
+)
 
 // This file encodes the few AML terms the DSDT needs (ACPI 6.5, section 20.2).
 // Every function returns the bytes of one term, so that terms nest as they do in
@@ -11,7 +16,19 @@ const (
 	opScope       = 0x10
 	opBuffer      = 0x11
 	opPackage     = 0x12
+	opMethod      = 0x14
 	opExtended    = 0x5b
+	opLocal0      = 0x60
+	opArg0        = 0x68
+	opStore       = 0x70
+	opAnd         = 0x7b
+	opOr          = 0x7d
+	opDWordField  = 0x8a
+	opNot         = 0x92
+	opEqual       = 0x93
+	opIf          = 0xa0
+	opElse        = 0xa1
+	opReturn      = 0xa4
 	opExtDevice   = 0x82
 	prefixByte    = 0x0a
 	prefixWord    = 0x0b
@@ -68,14 +85,14 @@ func integer(v uint32) []byte {
 
 // eisaID is a seven-character PNP id such as "PNP0A08", compressed (19.3.4).
 func eisaID(id string) []byte {
-	hex := func(c byte) uint32 {
+	digit := func(c byte) uint32 {
 		if c >= 'A' {
 			return uint32(c-'A') + 10
 		}
 		return uint32(c - '0')
 	}
 	v := uint32(id[0]-0x40)<<26 | uint32(id[1]-0x40)<<21 | uint32(id[2]-0x40)<<16 |
-		hex(id[3])<<12 | hex(id[4])<<8 | hex(id[5])<<4 | hex(id[6])
+		digit(id[3])<<12 | digit(id[4])<<8 | digit(id[5])<<4 | digit(id[6])
 	return binary.BigEndian.AppendUint32([]byte{prefixDWord}, v)
 }
 
@@ -90,6 +107,45 @@ func scope(path string, terms ...[]byte) []byte {
 
 func device(n string, terms ...[]byte) []byte {
 	return join([]byte{opExtended, opExtDevice}, sized(join([]byte(n), join(terms...))))
+}
+
+// method takes n arguments, and is not serialized (20.2.5.2).
+func method(n string, args uint8, terms ...[]byte) []byte {
+	return join([]byte{opMethod}, sized(join([]byte(n), []byte{args}, join(terms...))))
+}
+
+// Terms of methods (20.2.5.3, 20.2.5.4). A target is a name, a local or an argument.
+func local(n byte) []byte            { return []byte{opLocal0 + n} }
+func arg(n byte) []byte              { return []byte{opArg0 + n} }
+func equal(a, b []byte) []byte       { return join([]byte{opEqual}, a, b) }
+func not(a []byte) []byte            { return join([]byte{opNot}, a) }
+func store(from, to []byte) []byte   { return join([]byte{opStore}, from, to) }
+func and(a, b, target []byte) []byte { return join([]byte{opAnd}, a, b, target) }
+func or(a, b, target []byte) []byte  { return join([]byte{opOr}, a, b, target) }
+func returns(a []byte) []byte        { return join([]byte{opReturn}, a) }
+
+func when(condition []byte, terms ...[]byte) []byte {
+	return join([]byte{opIf}, sized(join(condition, join(terms...))))
+}
+
+func otherwise(terms ...[]byte) []byte { return join([]byte{opElse}, sized(join(terms...))) }
+
+// dwordField names 32 bits of a buffer, at a byte offset.
+func dwordField(buffer []byte, off uint32, n string) []byte {
+	return join([]byte{opDWordField}, buffer, integer(off), []byte(n))
+}
+
+// uuid is a buffer with a UUID as ToUUID makes it (19.6.142): of the five groups the
+// first three are little-endian.
+func uuid(s string) []byte {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil || len(b) != 16 {
+		panic("acpi: bad UUID " + s)
+	}
+	slices.Reverse(b[0:4])
+	slices.Reverse(b[4:6])
+	slices.Reverse(b[6:8])
+	return join([]byte{opBuffer}, sized(join(integer(16), b)))
 }
 
 func packageOf(elements ...[]byte) []byte {

@@ -18,6 +18,7 @@ func buildDSDT(m Machine) []byte {
 					wordRange(rangeIO, 0x0d00, 0xffff),
 					dwordMemory(m.MMIOFirst, m.MMIOEnd-1),
 				)),
+				operatingSystemCapabilities(),
 			),
 			// Linux uses the configuration window only if a motherboard resource claims it.
 			device("MBRD",
@@ -41,5 +42,38 @@ func buildDSDT(m Machine) []byte {
 			),
 		),
 		name("_S5_", packageOf(integer(uint32(m.SleepTypeS5)), integer(0), integer(0), integer(0))),
+	)
+}
+
+// Bits of the control field of _OSC: what the operating system asks to control by
+// itself (PCI Firmware Specification 3.3, table 4-5).
+const (
+	controlHotplug    = 1 << 0 // native PCI Express hotplug
+	controlCapability = 1 << 4 // the PCI Express capability, on which the others depend
+)
+
+// Bits of the status that _OSC returns (ACPI 6.5, 6.2.11).
+const (
+	statusUnknownUUID     = 1 << 2
+	statusUnknownRevision = 1 << 3
+	statusMasked          = 1 << 4 // not everything was granted
+)
+
+// operatingSystemCapabilities is the root's _OSC method: without it Linux leaves the
+// slots of root ports alone. It grants hotplug and no more; there is nothing else a
+// guest could control.
+func operatingSystemCapabilities() []byte {
+	status, control := []byte("STAT"), []byte("CTRL")
+	return method("_OSC", 4, // UUID, revision, count of DWORDs, the DWORDs: status, support, control
+		dwordField(arg(3), 0, "STAT"),
+		when(equal(arg(0), uuid("33db4d5b-1ff7-401c-9657-7441c03dd766")),
+			dwordField(arg(3), 8, "CTRL"),
+			when(not(equal(arg(1), integer(1))), or(status, integer(statusUnknownRevision), status)),
+			and(control, integer(controlHotplug|controlCapability), local(0)),
+			when(not(equal(control, local(0))), or(status, integer(statusMasked), status)),
+			store(local(0), control),
+		),
+		otherwise(or(status, integer(statusUnknownUUID), status)),
+		returns(arg(3)),
 	)
 }

@@ -56,6 +56,7 @@ type Config struct {
 	mu   sync.Mutex
 	data [ConfigSize]byte
 	mask [ConfigSize]byte // bits a guest's write changes
+	rw1c [ConfigSize]byte // bits a guest clears by writing 1
 
 	// Fixed after Bind.
 	barSize [numBARs]uint64
@@ -91,6 +92,7 @@ type Capability struct {
 	ID       uint8
 	Body     []byte // what follows the two bytes ID and next pointer
 	Writable []byte // bits of Body a guest may change; shorter or nil: the rest is read-only
+	Clears   []byte // bits of Body a guest clears by writing 1 (RW1C); as Writable
 
 	// Written, if set, is called after a guest wrote to Body, without locks held:
 	// with several vCPUs it has to read the current value by itself.
@@ -150,12 +152,13 @@ func (c *Config) AddBAR(bar int, size uint64) {
 func (c *Config) AddCapability(k Capability) int {
 	off := c.nextCap
 	end := off + 2 + len(k.Body)
-	if end > ConfigSize || len(k.Writable) > len(k.Body) {
+	if end > ConfigSize || len(k.Writable) > len(k.Body) || len(k.Clears) > len(k.Body) {
 		panic(fmt.Sprintf("pci: capability %#x with %d bytes at %#x", k.ID, len(k.Body), off))
 	}
 	c.data[off] = k.ID
 	copy(c.data[off+2:], k.Body)
 	copy(c.mask[off+2:], k.Writable)
+	copy(c.rw1c[off+2:], k.Clears)
 	c.data[c.lastPtr] = byte(off)
 	c.lastPtr = off + 1
 	c.nextCap = (end + 3) &^ 3
@@ -225,7 +228,7 @@ func (c *Config) Write(off int, p []byte) {
 
 	c.mu.Lock()
 	for i := off; i < end; i++ {
-		c.data[i] = c.data[i]&^c.mask[i] | p[i-off]&c.mask[i]
+		c.data[i] = (c.data[i]&^c.mask[i] | p[i-off]&c.mask[i]) &^ (p[i-off] & c.rw1c[i])
 	}
 	if window {
 		copy(w[:], c.data[k.end-4:k.end])
@@ -273,4 +276,12 @@ func (c *Config) Bytes(off int, p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	copy(p, c.data[off:])
+}
+
+// change clears and then sets bits of the 16-bit register at off, on the device's
+// own account: write masks don't apply.
+func (c *Config) change(off int, clear, set uint16) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	binary.LittleEndian.PutUint16(c.data[off:], c.uint16(off)&^clear|set)
 }

@@ -31,15 +31,16 @@ const (
 func main() {
 	rounds := flag.Int("rounds", 9, "how often each boots")
 	ebb := flag.String("ebb", "build/ebb", "the ebb to measure")
+	against := flag.String("against", "", "another build of ebb to compare with, in QEMU's place")
 	isInside := flag.Bool("inside", false, "measure the boots right here")
 	flag.Parse()
-	if err := run(*ebb, *rounds, *isInside); err != nil {
+	if err := run(*ebb, *against, *rounds, *isInside); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/boot:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ebb string, rounds int, isInside bool) error {
+func run(ebb, against string, rounds int, isInside bool) error {
 	img, err := builtImage()
 	if err != nil {
 		return err
@@ -54,13 +55,13 @@ func run(ebb string, rounds int, isInside bool) error {
 		return err
 	}
 	if isInside {
-		return compare(ebb, img, images, rounds)
+		return compare(candidates(ebb, against, img, images), rounds)
 	}
 	if err := ownShare(ebb, img, images, dir, rounds); err != nil {
 		return err
 	}
 	if lab.KVMBootsLinux() {
-		return compare(ebb, img, images, rounds)
+		return compare(candidates(ebb, against, img, images), rounds)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -1,0 +1,181 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/virtio"
+	"github.com/ebb-vmm/ebb/virtio/pci"
+)
+
+// addDisk puts disk i of those given at start on bus 0.
+func (h *hardware) addDisk(i int, m *Machine) error {
+	a, err := h.attach(m, m.disks[i], &host{bus: h.pci})
+	if err != nil {
+		return err
+	}
+	h.disks = append(h.disks, a)
+	slot, fn := place(i)
+	if err := h.pci.add(slot, fn, a.transport); err != nil {
+		return fmt.Errorf("disk %s: %w", a.disk.cfg.ID, err)
+	}
+	return nil
+}
+
+func (h *hardware) attach(m *Machine, d *disk, host *host) (*attached, error) {
+	device, err := m.newDevice(d)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := virtio.NewPCI(device, h.ram, host, h.log)
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", d.cfg.ID, err)
+	}
+	return &attached{disk: d, device: device, transport: transport}, nil
+}
+
+// addSlots makes the hotplug slots, empty.
+func (h *hardware) addSlots(m *Machine) error {
+	for i := range hotplugSlots {
+		s := newSlot()
+		s.make = func(d *disk) (*attached, error) {
+			a, err := h.plug(m, d)
+			if err != nil {
+				h.log.Error("a disk can't be powered on", "disk", d.cfg.ID, "err", err)
+			}
+			return a, err
+		}
+		s.gone = func(a *attached) {
+			if err := h.takeApart(a); err != nil {
+				h.log.Warn("taking a disk out", "disk", a.disk.cfg.ID, "err", err)
+			}
+		}
+		s.port = pci.NewRootPort(i+1, &host{bus: h.pci}, s.follow, func(err error) {
+			h.log.Warn("a hotplug interrupt can't be delivered", "slot", i+1, "err", err)
+		})
+		h.slots = append(h.slots, s)
+		if err := h.pci.addSlot(i, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plug makes the device of a disk in a hotplug slot. It doesn't wait.
+func (h *hardware) plug(m *Machine, d *disk) (*attached, error) {
+	c := &card{}
+	a, err := h.attach(m, d, &host{bus: h.pci, front: c})
+	if err != nil {
+		return nil, err
+	}
+	c.f, a.card = a.transport, c
+	return a, nil
+}
+
+// preset puts added disks into their slots, where the guest finds them at boot.
+// Before the vCPUs start; Machine.mu is held.
+func (h *hardware) preset(disks []*disk) error {
+	for _, d := range disks {
+		if d.slot == onBus0 || d.unwanted {
+			continue
+		}
+		s := h.slots[d.slot]
+		if err := s.preset(d); err != nil {
+			return err
+		}
+		window := slotWindow(d.slot)
+		if err := h.pci.assignBARs(s.device.card, &window, window+slotSize); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attached returns what a disk is at this moment, nil if it has no device.
+func (h *hardware) attached(d *disk) *attached {
+	for _, a := range h.devices() {
+		if a.disk == d {
+			return a
+		}
+	}
+	return nil
+}
+
+// devices returns every device that may have requests in flight. Any goroutine.
+func (h *hardware) devices() []*attached {
+	all := h.disks[:len(h.disks):len(h.disks)]
+	for _, s := range h.slots {
+		all = append(all, s.devices()...)
+	}
+	return all
+}
+
+// resized tells the guest that a disk has another size. Machine.mu is held.
+func (h *hardware) resized(d *disk) {
+	if d.slot != onBus0 {
+		h.slots[d.slot].resized()
+		return
+	}
+	for _, a := range h.disks {
+		if a.disk == d {
+			a.resized()
+		}
+	}
+}
+
+func (a *attached) resized() { a.transport.ChangeConfig(a.device.UpdateCapacity) }
+
+// slowDrain is how long takeApart waits for a disk before it says so.
+const slowDrain = 2 * time.Second
+
+// takeApart ends a device and returns when none of its requests is in flight: until
+// then the kernel may write into guest memory. Preconditions: no vCPU runs, or the
+// device is behind a card.
+func (h *hardware) takeApart(a *attached) error {
+	if a.card != nil {
+		a.card.pull()
+		a.transport.WriteConfig(configCommand, []byte{0, 0}) // it answers nowhere any more
+	}
+	done := make(chan struct{})
+	a.device.Reset(sync.OnceFunc(func() { close(done) }))
+	h.awaitReset(a, done)
+	return a.transport.Close()
+}
+
+func (h *hardware) awaitReset(a *attached, done <-chan struct{}) {
+	slow := time.NewTicker(slowDrain)
+	defer slow.Stop()
+	for waited := time.Duration(0); ; waited += slowDrain {
+		select {
+		case <-done:
+			return
+		case <-slow.C:
+			s, _ := a.device.Stats()
+			h.log.Warn("waiting for a disk's requests, which may still write to guest memory",
+				"disk", a.disk.cfg.ID, "in_flight", s.InFlight, "waited", waited+slowDrain)
+		}
+	}
+}
+
+// resized tells the guest that the disk in the slot has another size. The lock keeps
+// the device from being taken apart meanwhile.
+func (s *slot) resized() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.device != nil {
+		s.device.resized()
+	}
+}
+
+// why says what a removal waits for.
+func (s *slot) why() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving != nil {
+		stats, _ := s.leaving.device.Stats()
+		return fmt.Errorf("the guest let go of it, but %d requests are still in flight", stats.InFlight)
+	}
+	return errors.New("the guest was asked and still holds it; unmount it there and try again")
+}

@@ -1,0 +1,235 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/ebb-vmm/ebb/blk"
+)
+
+// disk is one disk of the machine, whatever hardware it is in at the moment.
+type disk struct {
+	cfg   Disk
+	image *blk.Image
+	slot  int // hotplug slot, counted from 0; onBus0: given at start
+
+	// unwanted: a RemoveDisk waits for it. New hardware is built without it.
+	// Machine.mu guards it.
+	unwanted bool
+}
+
+const onBus0 = -1
+
+// openDisk opens and locks the image of a disk.
+func (m *Machine) openDisk(cfg Disk, slot int) (*disk, error) {
+	if cfg.Queues == 0 {
+		cfg.Queues = m.cfg.CPUs
+	}
+	image, err := blk.OpenImage(cfg.Path, blk.ImageOptions{ReadOnly: cfg.ReadOnly, Direct: cfg.Direct})
+	if err != nil {
+		return nil, err
+	}
+	return &disk{cfg: cfg, image: image, slot: slot}, nil
+}
+
+// newDevice makes the device of a disk.
+func (m *Machine) newDevice(d *disk) (*blk.Device, error) {
+	return blk.New(blk.Config{
+		ID: d.cfg.ID, Serial: d.cfg.Serial, Image: d.image, Engine: m.engine,
+		Queues: d.cfg.Queues, QueueSize: d.cfg.QueueSize, Log: m.cfg.Log,
+	})
+}
+
+// findDisk returns the disk with an id, nil if there is none. m.mu is held.
+func (m *Machine) findDisk(id string) *disk {
+	for _, d := range m.disks {
+		if d.cfg.ID == id {
+			return d
+		}
+	}
+	return nil
+}
+
+// freeSlot returns a hotplug slot without a disk. m.mu is held.
+func (m *Machine) freeSlot() (int, error) {
+	for i := range hotplugSlots {
+		if !slices.ContainsFunc(m.disks, func(d *disk) bool { return d.slot == i }) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("all %d hotplug slots are taken; remove a disk first", hotplugSlots)
+}
+
+// AddDisk gives the machine another disk and plugs it into the running guest, which
+// finds it by PCI Express hotplug. A guest that isn't there yet, or resets just now,
+// finds it when it boots; it keeps its slot, and so its place in the guest, until
+// RemoveDisk. An error is one sentence, and then nothing has changed. It doesn't wait
+// for the guest. Any goroutine.
+func (m *Machine) AddDisk(cfg Disk) error {
+	m.plugging.Lock() // so that what is checked stays so while the image is opened
+	defer m.plugging.Unlock()
+	fail := func(err error) error { return fmt.Errorf("disk %s can't be added: %w", cfg.ID, err) }
+	m.mu.Lock()
+	slot, err := m.freeSlot()
+	switch {
+	case m.stopping:
+		err = ErrNotRunning
+	case m.findDisk(cfg.ID) != nil:
+		err = errors.New("there is a disk with this id; give the new one another id")
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	d, err := m.openDisk(cfg, slot)
+	if err != nil {
+		return fail(err)
+	}
+	if _, err = m.newDevice(d); err == nil { // it checks the options
+		err = m.plug(d)
+	}
+	if err != nil {
+		return errors.Join(fail(err), d.image.Close())
+	}
+	return nil
+}
+
+func (m *Machine) plug(d *disk) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return ErrNotRunning
+	}
+	m.disks = append(m.disks, d)
+	if m.hw != nil {
+		m.hw.slots[d.slot].insert(d)
+	}
+	return nil
+}
+
+// RemoveDisk asks the guest to let go of a disk that AddDisk added, waits until it
+// has, and until nothing is in flight, and closes the image, which ends its lock. If
+// ctx ends first the disk stays, the guest is none the worse for it, and a later
+// call may try again; the error says what was waited for. Any goroutine.
+func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
+	d, err := m.disown(id)
+	if err != nil {
+		return err
+	}
+	// Whoever waits for hardware waits for this condition.
+	defer context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.changed.Broadcast()
+	})()
+	for {
+		hw, err := m.removed(ctx, d)
+		if err != nil {
+			return err
+		}
+		if hw == nil {
+			if err := d.image.Close(); err != nil {
+				return fmt.Errorf("disk %s is removed, but closing its image: %w", id, err)
+			}
+			return nil
+		}
+		s := hw.slots[d.slot]
+		s.release(d, true)
+		hw.awaitRelease(ctx, s, d)
+	}
+}
+
+// disown marks a disk as one that is to go.
+func (m *Machine) disown(id string) (*disk, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.findDisk(id)
+	switch {
+	case m.stopping:
+		return nil, ErrNotRunning
+	case d == nil:
+		return nil, fmt.Errorf("there is no disk %s", id)
+	case d.slot == onBus0:
+		return nil, fmt.Errorf("disk %s was given at start and can't be removed; only added disks are in a hotplug slot", id)
+	case d.unwanted:
+		return nil, fmt.Errorf("disk %s is being removed already", id)
+	}
+	d.unwanted = true
+	return d, nil
+}
+
+// removed takes d off the machine if no hardware has it, and returns nil and nil; then
+// it is the caller's alone. Else it returns the hardware that has it, or an error if
+// that is not to be waited for any longer. Between two hardwares it waits for the next one: the old one may have requests
+// in flight, as long as it is not taken apart.
+func (m *Machine) removed(ctx context.Context, d *disk) (*hardware, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.hw == nil && m.dismantling && !m.stopping && ctx.Err() == nil {
+		m.changed.Wait()
+	}
+	held := m.dismantling
+	if m.hw != nil {
+		held, _ = m.hw.slots[d.slot].holds(d)
+	}
+	switch {
+	case m.stopping:
+		return nil, ErrNotRunning
+	case !held:
+		m.disks = slices.DeleteFunc(m.disks, func(e *disk) bool { return e == d })
+		return nil, nil
+	case ctx.Err() != nil:
+		d.unwanted = false
+		err := errors.New("the guest is resetting")
+		if m.hw != nil {
+			m.hw.slots[d.slot].release(d, false)
+			err = m.hw.slots[d.slot].why()
+		}
+		return nil, fmt.Errorf("disk %s is not removed: %w (%w)", d.cfg.ID, err, context.Cause(ctx))
+	}
+	return m.hw, nil
+}
+
+// awaitRelease returns when d is no longer in its slot, or nobody can wait for that.
+func (h *hardware) awaitRelease(ctx context.Context, s *slot, d *disk) {
+	for {
+		held, changed := s.holds(d)
+		if !held {
+			return
+		}
+		select {
+		case <-changed:
+		case <-h.over:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ResizeDisk gives a disk another size in bytes and tells the guest. An image file
+// grows as far as it has to; a disk never shrinks. A block device is grown by
+// whoever has it, and size, if it isn't 0, is what it should have by now. An error
+// is one sentence, and then nothing has changed. Any goroutine.
+func (m *Machine) ResizeDisk(id string, size uint64) error {
+	m.plugging.Lock()
+	defer m.plugging.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.findDisk(id)
+	switch {
+	case m.stopping:
+		return ErrNotRunning
+	case d == nil:
+		return fmt.Errorf("there is no disk %s", id)
+	}
+	if err := d.image.Resize(size); err != nil {
+		return fmt.Errorf("disk %s is not resized: %w", id, err)
+	}
+	if m.hw != nil {
+		m.hw.resized(d)
+	}
+	return nil
+}

@@ -1,0 +1,289 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ebb-vmm/ebb/blk"
+)
+
+// Guests here see hotplug slot 1 through its port's slot control and status, at
+// ports 0xcfc and 0xcfe once it is selected.
+var (
+	selectPort = []byte{0x66, 0xba, 0xf8, 0x0c, 0xb8, portSlotControl, 0xf8, 0x00, 0x80, 0xef} // mov dx, 0xcf8; mov eax, 0x8000f868; out dx, eax
+
+	// polite turns the slot on, and off and on again whenever the button is pressed.
+	polite = slices.Concat(selectPort, out16(0xcfc, powerOn), []byte{
+		0x66, 0xba, 0xfe, 0x0c, // again: mov dx, 0xcfe
+		0x66, 0xed, // in ax, dx
+		0xa8, 0x01, // test al, 1: pressed
+		0x74, 0xf6, // jz again
+	}, out16(0xcfe, statusPressed), out16(0xcfc, powerIsOff), out16(0xcfc, powerOn), []byte{
+		0xeb, 0xd6, // jmp again
+	})
+
+	// stubborn turns the slot on and does nothing else.
+	stubborn = slices.Concat(selectPort, out16(0xcfc, powerOn), count)
+
+	// restless writes whether the slot is occupied, and resets.
+	restless = slices.Concat(selectPort, []byte{
+		0x66, 0xba, 0xfe, 0x0c, // mov dx, 0xcfe
+		0x66, 0xed, // in ax, dx
+		0xc0, 0xe8, 0x06, // shr al, 6
+		0x24, 0x01, // and al, 1
+		0x04, '0', // add al, '0'
+		0x66, 0xba, 0xf8, 0x03, 0xee, // mov dx, 0x3f8; out dx, al
+	}, out8(portReset, resetValue), spin)
+)
+
+// cancelled is the context of somebody who doesn't wait.
+func cancelled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func (r *rig) add(d Disk) {
+	r.Helper()
+	if err := r.AddDisk(d); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) remove(id string) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), hung)
+	defer cancel()
+	if err := r.RemoveDisk(ctx, id); err != nil {
+		r.Fatal(err, r.where())
+	}
+}
+
+// wantLocked checks whether somebody has the image.
+func wantLocked(t testing.TB, path string, want bool) {
+	t.Helper()
+	img, err := blk.OpenImage(path, blk.ImageOptions{})
+	if err == nil {
+		err = img.Close()
+	}
+	if errors.Is(err, blk.ErrLocked) != want || err != nil && !want {
+		t.Errorf("locked: %v (%v), want %v", errors.Is(err, blk.ErrLocked), err, want)
+	}
+}
+
+func TestAddAndRemoveDisk(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := start(t, Config{Disks: disks[:1]}, polite)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	before := openFiles(t)
+	for range 20 {
+		r.add(disks[1])
+		wantLocked(t, disks[1].Path, true)
+		if n := len(r.DiskStats()); n != 2 {
+			t.Errorf("statistics of %d disks", n)
+		}
+		r.remove("b")
+		wantLocked(t, disks[1].Path, false)
+	}
+	wantFiles(t, before, "after disks came and went")
+}
+
+// A guest that doesn't answer keeps its disk, and all else goes on.
+func TestRemoveDiskGuestHolds(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := start(t, Config{}, stubborn)
+	r.moves(counterAddr, 0)
+	r.add(disks[0])
+	for range 3 {
+		err := r.RemoveDisk(cancelled(), "a")
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "disk a") || !strings.Contains(err.Error(), "still holds it") {
+			t.Errorf("error %v", err)
+		}
+		wantLocked(t, disks[0].Path, true)
+		r.pause()
+		r.resume()
+		r.moves(counterAddr, r.number(counterAddr))
+	}
+	waiting := make(chan error)
+	go func() { waiting <- r.RemoveDisk(context.Background(), "a") }()
+	r.until("the removal to wait", func() bool {
+		err := r.RemoveDisk(cancelled(), "a")
+		return strings.Contains(err.Error(), "being removed already")
+	})
+	r.Stop()
+	if err := <-waiting; !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a removal that waits when the guest ends: %v", err)
+	}
+}
+
+func TestAddDiskRefuses(t *testing.T) {
+	disks := diskImages(t, 2+hotplugSlots)
+	r := start(t, Config{Disks: disks[:1]}, spin)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	missing := filepath.Join(t.TempDir(), "missing")
+	before := openFiles(t)
+	for name, c := range map[string]struct {
+		disk  Disk
+		words []string
+	}{
+		"id":      {Disk{ID: "a", Path: disks[1].Path}, []string{"disk a", "another id"}},
+		"missing": {Disk{ID: "x", Path: missing}, []string{"disk x", missing, "does not exist"}},
+		"locked":  {Disk{ID: "x", Path: disks[0].Path}, []string{"disk x", disks[0].Path, "in use"}},
+		"options": {Disk{ID: "x", Path: disks[1].Path, QueueSize: 100}, []string{"disk x", "queue-size=100"}},
+		"queues":  {Disk{ID: "x", Path: disks[1].Path, Queues: 10000}, []string{"disk x", "queues=10000"}},
+	} {
+		err := r.AddDisk(c.disk)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		for _, w := range c.words {
+			if !strings.Contains(err.Error(), w) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: error %q, want one sentence with %q", name, err, w)
+			}
+		}
+	}
+	wantFiles(t, before, "after refusals")
+
+	for _, d := range disks[1 : 1+hotplugSlots] {
+		r.add(d)
+	}
+	if err := r.AddDisk(disks[1+hotplugSlots]); err == nil || !strings.Contains(err.Error(), "slots are taken") {
+		t.Errorf("one disk too many: %v", err)
+	}
+	r.remove("b") // which no guest has turned on
+	r.add(disks[1+hotplugSlots])
+	for id, words := range map[string]string{"a": "given at start", "nosuch": "no disk nosuch"} {
+		if err := r.RemoveDisk(context.Background(), id); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("removing %s: %v", id, err)
+		}
+	}
+	if err := r.ResizeDisk("nosuch", 512); err == nil || !strings.Contains(err.Error(), "no disk nosuch") {
+		t.Error(err)
+	}
+	r.Stop()
+	r.wait()
+	for what, err := range map[string]error{
+		"AddDisk":    r.AddDisk(Disk{ID: "late", Path: disks[1].Path}),
+		"RemoveDisk": r.RemoveDisk(context.Background(), "c"),
+		"ResizeDisk": r.ResizeDisk("c", 2<<20),
+	} {
+		if !errors.Is(err, ErrNotRunning) {
+			t.Errorf("%s after the guest's end: %v", what, err)
+		}
+	}
+}
+
+// Before there is a guest disks come and go as well.
+func TestDisksBeforeRun(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := prepare(t, Config{NoReboot: true}, restless)
+	r.add(disks[0])
+	r.add(disks[1])
+	r.remove("a")
+	r.add(disks[0])
+	wantLocked(t, disks[0].Path, true)
+	r.run()
+	r.ends(Reset, "1")
+}
+
+// Resets build the slots anew: with what is there, without what was removed.
+func TestDisksOutliveResets(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := start(t, Config{}, restless)
+	for range 3 {
+		n := len(r.writes(1))
+		r.until("an empty slot", func() bool { return strings.Contains(r.console.String()[n:], "0") })
+		r.add(disks[0])
+		r.until("an occupied slot", func() bool { return strings.HasSuffix(r.console.String(), "1") })
+		r.remove("a") // the guest never answers: the next reset takes it
+		wantLocked(t, disks[0].Path, false)
+	}
+}
+
+// Everything at once.
+func TestDisksRace(t *testing.T) {
+	for name, code := range map[string][]byte{"polite": polite, "restless": restless} {
+		t.Run(name, func(t *testing.T) {
+			disks := diskImages(t, 3)
+			r := start(t, Config{CPUs: 2}, code)
+			var all sync.WaitGroup
+			for _, d := range disks {
+				all.Go(func() {
+					for range 20 {
+						if err := r.AddDisk(d); err != nil {
+							t.Error(err)
+							return
+						}
+						_ = r.RemoveDisk(cancelled(), d.ID)
+						ctx, cancel := context.WithTimeout(context.Background(), hung)
+						if err := r.RemoveDisk(ctx, d.ID); err != nil && !strings.Contains(err.Error(), "no disk") {
+							t.Error(err, r.where())
+						}
+						cancel()
+					}
+				})
+			}
+			all.Go(func() {
+				for range 50 {
+					_ = r.ResizeDisk("a", 1<<20)
+					_ = r.Pause(context.Background())
+					r.DiskStats()
+					_ = r.Resume()
+				}
+			})
+			all.Wait()
+			r.Stop()
+			r.wait()
+			if r.err != nil {
+				t.Error(r.err)
+			}
+		})
+	}
+}
+
+func TestResizeDisk(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := start(t, Config{Disks: disks[:1]}, polite)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	r.add(disks[1])
+	for _, d := range disks {
+		if err := r.ResizeDisk(d.ID, 4<<20); err != nil {
+			t.Error(err)
+		}
+		if st, err := os.Stat(d.Path); err != nil || st.Size() != 4<<20 {
+			t.Errorf("%s: %d bytes, %v", d.ID, st.Size(), err)
+		}
+		err := r.ResizeDisk(d.ID, 1<<20)
+		if err == nil || !strings.Contains(err.Error(), "disk "+d.ID) || !strings.Contains(err.Error(), "can't shrink") {
+			t.Error(err)
+		}
+	}
+}
+
+// A removal that meets a reset: the old hardware may still have requests in flight,
+// the new one is built without the disk.
+func TestRemoveDiskMeetsReset(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := prepare(t, Config{NoReboot: true}, restless)
+	r.add(disks[0])
+	r.mu.Lock()
+	r.dismantling = true
+	r.mu.Unlock()
+	if err := r.RemoveDisk(cancelled(), "a"); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "resetting") {
+		t.Errorf("while the old hardware is there: %v", err)
+	}
+	wantLocked(t, disks[0].Path, true)
+	r.mu.Lock()
+	r.dismantling = false
+	r.disks[0].unwanted = true // as while RemoveDisk waits
+	r.mu.Unlock()
+	r.run()
+	r.ends(Reset, "0")
+}
