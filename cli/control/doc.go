@@ -17,7 +17,8 @@
 //
 //	GET    /v1/vm               Info
 //	GET    /v1/stats            Stats
-//	GET    /v1/end              waits for the guest's end: End
+//	GET    /v1/end              status 200 at once, End when the guest has ended; the
+//	                            connection closes when nothing is left of the VM
 //	POST   /v1/pause            returns when no vCPU runs and no disk request is in flight
 //	POST   /v1/resume
 //	POST   /v1/stop             presses the power button
