@@ -171,6 +171,9 @@ func (e *Engine) NewGroup(name string, l Limits) (*Group, error) {
 // Name returns what the group is called.
 func (g *Group) Name() string { return g.name }
 
+// Limits returns what its ports share.
+func (g *Group) Limits() Limits { return g.limits }
+
 func newLimiter(e *Engine, c Cause, l Limits) *limiter {
 	now := e.timer.now()
 	return &limiter{engine: e, cause: c, iops: newBucket(l.IOPS, now), bps: newBucket(l.BPS, now), shared: c == CauseGroup}

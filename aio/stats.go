@@ -18,6 +18,7 @@ type Stats struct {
 type PortStats struct {
 	Read, Write ClassStats
 	Long        ClassStats  // flush, discard, write-zeroes
+	Demand      int         // requests its queues may hold
 	InFlight    int         // requests popped and not completed
 	WrittenOff  int         // of those, how many don't count against the engine's capacity
 	Kept        int         // of those, how many have failed and wait for Retry
@@ -26,6 +27,15 @@ type PortStats struct {
 	Window      int         // most that may be in flight; Unlimited without a bound
 	Windows     [causes]int // bound of each Cause, of which Window is the least
 	Grace       Grace       // how long drains would have taken
+}
+
+// NoStats is the statistics of a port that doesn't exist: nothing, and no bounds.
+func NoStats() PortStats {
+	s := PortStats{Window: Unlimited}
+	for c := range s.Windows {
+		s.Windows[c] = Unlimited
+	}
+	return s
 }
 
 // ClassStats counts the completed requests of one class.
@@ -99,6 +109,7 @@ func (p *Port) Stats() PortStats {
 		Write:      p.stats.class[classWrite].read(),
 		Long:       p.stats.class[classLong].read(),
 		WrittenOff: int(p.stats.writtenOff.Load()), Kept: int(p.stats.parked.Load()),
+		Demand:  p.demand,
 		Reserve: int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),
 		Window: Unlimited,
 	}

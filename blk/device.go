@@ -24,12 +24,17 @@ const (
 
 // Config describes a disk.
 type Config struct {
-	ID        string      // the name in logs and statistics, "vda"
-	Serial    string      // what the guest reads as its id, up to 20 bytes; empty: ID, cut off if it is longer
-	Image     *Image      // open; the caller closes it after the device is reset
-	Engine    *aio.Engine // carries out the requests
-	Queues    int         // virtqueues; 0: 1
-	QueueSize int         // entries of each, a power of two from 4 to 1024; 0: 256
+	ID        string            // the name in logs and statistics, "vda"
+	Serial    string            // what the guest reads as its id, up to 20 bytes; empty: ID, cut off if it is longer
+	Image     *Image            // open; the caller closes it after the device is reset
+	Engine    *aio.Engine       // carries out the requests
+	Queues    int               // virtqueues; 0: 1
+	Weight    int               // aio.PortConfig's
+	Limits    aio.Limits        // of this disk alone
+	Group     *aio.Group        // whose limits it shares with other disks; nil: none
+	Errors    ErrorPolicy       // what becomes of a request that the host fails
+	Stop      func(aio.Failure) // stops the guest, for Errors; on the engine's thread, must not block; nil: failures are reported
+	QueueSize int               // entries of each, a power of two from 4 to 1024; 0: 256
 	Log       *slog.Logger
 }
 
@@ -42,6 +47,11 @@ type Device struct {
 	log        *guestlog.Logger
 	queueCount int
 	queueSize  int
+	weight     int
+	limits     aio.Limits
+	group      *aio.Group
+	errors     ErrorPolicy
+	stop       func(aio.Failure)
 
 	capacity atomic.Uint64 // sectors
 
@@ -93,6 +103,11 @@ func New(cfg Config) (*Device, error) {
 		log:        guestlog.New(cfg.Log),
 		queueCount: queues,
 		queueSize:  size,
+		weight:     cfg.Weight,
+		limits:     cfg.Limits,
+		group:      cfg.Group,
+		errors:     cfg.Errors,
+		stop:       cfg.Stop,
 	}
 	copy(d.serial[:], serial)
 	d.UpdateCapacity()
@@ -129,7 +144,10 @@ func (d *Device) QueueSizes() []uint16 {
 // Activate implements virtio.Device: the disk becomes a port of the engine, with a
 // demand of everything its queues can hold.
 func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
-	cfg := aio.PortConfig{Name: d.id, FD: d.image.fd, MemoryAlign: d.image.memAlign}
+	cfg := aio.PortConfig{
+		Name: d.id, FD: d.image.fd, MemoryAlign: d.image.memAlign,
+		Weight: d.weight, Limits: d.limits, Group: d.group, Keep: d.keep,
+	}
 	for _, vq := range vqs {
 		if vq == nil {
 			continue
@@ -186,12 +204,13 @@ func (d *Device) Pause(ctx context.Context) error {
 	return nil
 }
 
-// Resume undoes Pause. Any goroutine.
+// Resume undoes Pause, and has requests that failed and were kept carried out again. Any goroutine.
 func (d *Device) Resume() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.paused = false
 	if port := d.port.Load(); port != nil {
+		port.Retry()
 		port.SetWindow(aio.CausePause, aio.Unlimited)
 	}
 }

@@ -7,11 +7,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/machine"
 )
 
-var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size"}
+var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error"}
 
 // parseDisks reads the values of --disk: comma-separated keys, of which path is
 // needed. A comma in a value is written twice, as for QEMU. Disks without an id
@@ -95,16 +99,46 @@ func parseKeys(spec string) (d machine.Disk, err error) {
 			if err == nil && d.QueueSize&(d.QueueSize-1) != 0 {
 				err = errors.New("give a power of two")
 			}
+		case "iops":
+			d.Limits.IOPS, err = parseRate(value, plainNumber, "1000, or 1000:5000 with a burst")
+		case "bps":
+			d.Limits.BPS, err = parseRate(value, units.RAMInBytes, "20M, or 20M:100M with a burst")
+		case "group":
+			if !control.ValidName(value) {
+				return d, fmt.Errorf("group=%s is no name; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", value)
+			}
+			d.Group = value
+		case "weight":
+			d.Weight, err = parseNumber(value, 1, aio.MaxWeight)
+		case "error":
+			d.Errors, err = blk.ParseErrorPolicy(value)
 		}
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", item, err)
 		}
+	}
+	if err := d.Limits.Validate(); err != nil {
+		return d, err
 	}
 	if d.Path == "" {
 		return d, errors.New("the image is missing; write path=FILE")
 	}
 	return d, nil
 }
+
+// parseRate reads a limit per second, and behind a colon the burst.
+func parseRate(s string, number func(string) (int64, error), example string) (r aio.Rate, err error) {
+	rate, burst, hasBurst := strings.Cut(s, ":")
+	if r.PerSecond, err = number(rate); err == nil && hasBurst {
+		r.Burst, err = number(burst)
+	}
+	if err != nil || r.PerSecond <= 0 || hasBurst && r.Burst <= 0 {
+		return r, fmt.Errorf("write a number above 0, as in %s", example)
+	}
+	return r, nil
+}
+
+func plainNumber(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
 
 // splitCommas splits at single commas; a doubled one is a comma.
 func splitCommas(s string) []string {

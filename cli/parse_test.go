@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/machine"
 )
 
@@ -81,12 +83,17 @@ func TestParseDisks(t *testing.T) {
 		"path=a.img",
 		"path=b,,c.img,id=data,serial=S-1,readonly,direct,queues=2,queue-size=64",
 		"id=x,path=c=d.img,readonly=off,direct=on",
+		"path=d,iops=1000,bps=20M:100M,weight=250,error=report",
+		"path=e,iops=1:5,group=slow,error=stop",
 	})
 	noError(t, err)
 	want := []machine.Disk{
 		{ID: "vda", Path: "a.img"},
 		{ID: "data", Path: "b,c.img", Serial: "S-1", ReadOnly: true, Direct: true, Queues: 2, QueueSize: 64},
 		{ID: "x", Path: "c=d.img", Direct: true},
+		{ID: "vdd", Path: "d", Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1000}, BPS: aio.Rate{PerSecond: 20 << 20, Burst: 100 << 20}},
+			Weight: 250, Errors: blk.ErrorsReport},
+		{ID: "vde", Path: "e", Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 5}}, Group: "slow", Errors: blk.ErrorsStop},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)

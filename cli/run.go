@@ -30,7 +30,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "memory", Usage: "guest memory `SIZE`, such as 512M or 4G, a multiple of 2M", Value: "512M"},
 			&cli.StringFlag{Name: "cpus", Usage: "`NUMBER` of vCPUs", Value: "1"},
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME`, unique on this host (default: ebb-PID)"},
-			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]`, as often as needed"},
+			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N][,iops=N][,bps=SIZE][,group=..][,weight=N][,error=report|stop]`, as often as needed"},
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring, native or threads", Value: "uring"},
 			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},

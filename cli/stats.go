@@ -53,9 +53,9 @@ func printStats(w io.Writer, s control.Stats) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\nDISK\tIN FLIGHT\tWINDOW\tRESERVE\tLENT\tDRAIN P95\t")
+	fmt.Fprintln(t, "\nDISK\tIN FLIGHT\tWINDOW\tSHARE\tLENT\tWRITTEN OFF\tKEPT\tDRAIN P95\t")
 	for _, d := range s.Disks {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%s\t\n", d.ID, d.InFlight, window(d), d.Reserve, d.Lent, latency(d.GraceP95))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t\n", d.ID, d.InFlight, window(d), d.Share, d.Lent, d.WrittenOff, d.Kept, latency(d.GraceP95))
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -17,14 +17,20 @@ type controlled struct {
 	*machine.Machine
 	vcpus  int
 	memory uint64 // bytes
-	engine string
 	disks  hotplug
+}
+
+// hotplug changes the disks of a machine that runs.
+type hotplug interface {
+	AddDisk(machine.Disk) error
+	RemoveDisk(ctx context.Context, id string) error
+	ResizeDisk(id string, size uint64) error
 }
 
 var _ control.VM = controlled{}
 
 func newControlled(m *machine.Machine, cfg machine.Config) controlled {
-	return controlled{Machine: m, vcpus: cfg.CPUs, memory: cfg.Memory, engine: "uring", disks: noHotplug{}}
+	return controlled{Machine: m, vcpus: cfg.CPUs, memory: cfg.Memory, disks: m}
 }
 
 func (v controlled) Info() control.Info {
@@ -114,28 +120,34 @@ func (v controlled) Stats() control.Stats {
 	e := v.EngineStats()
 	s := control.Stats{
 		Engine: control.EngineStats{
-			Kind: v.engine, Capacity: e.Capacity, Demand: e.Demand, InFlight: e.InFlight, Enters: e.Enters,
+			Kind: e.Engine.String(), Capacity: e.Capacity, Demand: e.Demand, InFlight: e.InFlight,
+			Lent: e.Lent, WrittenOff: e.WrittenOff, Enters: e.Enters,
 		},
 		Disks: []control.DiskStats{},
 	}
-	ids := v.ids()
-	for i, p := range v.DiskStats() {
-		if i < len(ids) { // one may have come or gone between the two
-			s.Disks = append(s.Disks, diskStats(ids[i], p))
-		}
+	for _, d := range v.DiskStats() {
+		s.Disks = append(s.Disks, diskStats(d.ID, d.PortStats))
 	}
 	return s
 }
 
 func diskStats(id string, p aio.PortStats) control.DiskStats {
+	windows := map[string]int{}
+	for c, n := range p.Windows {
+		if n != aio.Unlimited {
+			windows[aio.Cause(c).String()] = n
+		}
+	}
 	return control.DiskStats{
-		ID: id, InFlight: p.InFlight, Window: bound(p.Window),
-		Read: classStats(p.Read), Write: classStats(p.Write), Long: classStats(p.Long),
+		ID: id, Demand: p.Demand, InFlight: p.InFlight, Window: bound(p.Window), Windows: windows,
+		Reserve: p.Reserve, Share: p.Share, Lent: max(p.InFlight-p.Share, 0), WrittenOff: p.WrittenOff, Kept: p.Kept,
+		GraceP95: p.Grace.P95,
+		Read:     classStats(p.Read), Write: classStats(p.Write), Long: classStats(p.Long),
 	}
 }
 
 func classStats(c aio.ClassStats) control.ClassStats {
-	return control.ClassStats{Requests: c.Requests, Bytes: c.Bytes, Errors: c.Errors, Latency: control.Latency{}}
+	return control.ClassStats{Requests: c.Requests, Bytes: c.Bytes, Errors: c.Errors, Latency: control.Latency(c.Latency)}
 }
 
 // bound is a window without aio's number for none.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/machine/memory"
 )
 
@@ -49,6 +50,11 @@ type Disk struct {
 	Direct    bool // O_DIRECT
 	Queues    int  // 0: one per vCPU
 	QueueSize int  // 0: 256
+
+	Weight int             // of its share of the engine, 1 to aio.MaxWeight; 0: aio.DefaultWeight
+	Limits aio.Limits      // of this disk, or of its group
+	Group  string          // disks of the same group share its limits, which at least one of them gives; empty: none
+	Errors blk.ErrorPolicy // what becomes of a request that the host fails
 }
 
 func (c *Config) check() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
 )
 
@@ -14,6 +15,7 @@ type disk struct {
 	cfg   Disk
 	image *blk.Image
 	slot  int // hotplug slot, counted from 0; onBus0: given at start
+	group *aio.Group
 
 	// unwanted: a RemoveDisk waits for it. New hardware is built without it.
 	// Machine.mu guards it.
@@ -39,6 +41,8 @@ func (m *Machine) newDevice(d *disk) (*blk.Device, error) {
 	return blk.New(blk.Config{
 		ID: d.cfg.ID, Serial: d.cfg.Serial, Image: d.image, Engine: m.engine,
 		Queues: d.cfg.Queues, QueueSize: d.cfg.QueueSize, Log: m.cfg.Log,
+		Weight: d.cfg.Weight, Limits: d.ownLimits(), Group: d.group,
+		Errors: d.cfg.Errors, Stop: func(f aio.Failure) { m.stopOnFailure(d, f) },
 	})
 }
 
@@ -87,7 +91,10 @@ func (m *Machine) AddDisk(cfg Disk) error {
 	if err != nil {
 		return fail(err)
 	}
-	if _, err = m.newDevice(d); err == nil { // it checks the options
+	if err = m.joinGroup(d); err == nil {
+		_, err = m.newDevice(d) // it checks the options
+	}
+	if err == nil {
 		err = m.plug(d)
 	}
 	if err != nil {

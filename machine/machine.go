@@ -49,14 +49,16 @@ type Machine struct {
 	kernel *boot.Kernel
 	engine *aio.Engine
 
-	pausing  sync.Mutex // one Pause or Resume at a time; taken before mu
-	plugging sync.Mutex // one AddDisk or ResizeDisk at a time; taken before mu
+	pausing  sync.Mutex            // one Pause or Resume at a time; taken before mu
+	plugging sync.Mutex            // one AddDisk or ResizeDisk at a time; taken before mu
+	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
 	mu          sync.Mutex // guards what follows; never held while waiting
 	disks       []*disk    // those given at start first, in that order
 	hw          *hardware  // nil before Run and after
 	dismantling bool       // the last hw is not taken apart yet
 	paused      bool
+	reason      string // why it is paused, if a disk and not the user did it
 	stopping    bool
 	ending      bool      // the guest is over and doesn't come again
 	changed     sync.Cond // hw or dismantling changed or stopping was set
@@ -118,6 +120,9 @@ func (m *Machine) take() (err error) {
 		return fmt.Errorf("--aio %v: %w", cfg.AIO, err)
 	}
 	for _, d := range m.disks { // now rather than when the guest starts
+		if err := m.joinGroup(d); err != nil {
+			return fmt.Errorf("--disk %s: %w", d.cfg.ID, err)
+		}
 		if _, err := m.newDevice(d); err != nil {
 			return err
 		}
@@ -218,6 +223,7 @@ func (m *Machine) Resume() error {
 	if m.hw == nil {
 		return ErrNotRunning
 	}
+	m.reason = ""
 	if m.paused {
 		m.hw.resume()
 		m.paused = false
@@ -247,22 +253,27 @@ func (m *Machine) PowerButton() error {
 	return nil
 }
 
+// DiskStats is what one disk has done.
+type DiskStats struct {
+	ID string
+	aio.PortStats
+}
+
 // DiskStats returns the engine's counters, disk by disk: those given at start in their
 // order, then added ones in theirs. Those of one that no driver uses are zero, without a
 // bound on its window.
-func (m *Machine) DiskStats() []aio.PortStats {
+func (m *Machine) DiskStats() []DiskStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	stats := make([]aio.PortStats, len(m.disks))
-	for i := range stats {
-		stats[i].Window = aio.Unlimited
-	}
-	if m.hw != nil {
-		for i, d := range m.disks {
-			if a := m.hw.attached(d); a != nil {
-				if s, ok := a.device.Stats(); ok {
-					stats[i] = s
-				}
+	stats := make([]DiskStats, len(m.disks))
+	for i, d := range m.disks {
+		stats[i] = DiskStats{ID: d.cfg.ID, PortStats: aio.NoStats()}
+		if m.hw == nil {
+			continue
+		}
+		if a := m.hw.attached(d); a != nil {
+			if s, ok := a.device.Stats(); ok {
+				stats[i].PortStats = s
 			}
 		}
 	}

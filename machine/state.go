@@ -1,8 +1,6 @@
 package machine
 
 import (
-	"slices"
-
 	"github.com/ebb-vmm/ebb/aio"
 )
 
@@ -41,7 +39,7 @@ func (m *Machine) State() (s State, reason string) {
 	default:
 	}
 	if m.paused {
-		return Paused, ""
+		return Paused, m.reason
 	}
 	return Running, ""
 }
@@ -53,7 +51,11 @@ func (m *Machine) bootsAgain(e End) bool { return e == Reset && !m.cfg.NoReboot 
 func (m *Machine) Disks() []Disk {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.cfg.Disks)
+	disks := make([]Disk, len(m.disks))
+	for i, d := range m.disks {
+		disks[i] = d.cfg
+	}
+	return disks
 }
 
 // EngineStats returns the figures of the engine that all disks share. It may be

@@ -9,6 +9,7 @@
 //	fault_test.go   images that fail under a running guest
 //	inprocess_test.go  a guest in the test's process, for what only package machine can do
 //	pause_test.go   pausing a guest in full I/O
+//	errorstop_test.go  a full disk stops the guest until it is resumed
 //	hotplug_test.go disks that come, go and grow while a guest runs
 //	bench/          ebb beside QEMU; the Makefile's bench targets
 package tests

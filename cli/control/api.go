@@ -85,23 +85,27 @@ type EngineStats struct {
 	Capacity   int    `json:"capacity"`    // most in flight, all disks together
 	Demand     int    `json:"demand"`      // most that the disks' queues hold
 	InFlight   int    `json:"in_flight"`   // popped and not completed
-	Lent       int    `json:"lent"`        // used by disks beyond their reserve
-	WrittenOff int    `json:"written_off"` // sunk in disks that don't answer
+	Lent       int    `json:"lent"`        // of those, used by disks beyond their shares
+	WrittenOff int    `json:"written_off"` // of those, not counted because their disks are slow or don't answer
 	Enters     uint64 `json:"enters"`      // times the engine's thread entered the kernel
 }
 
 // DiskStats is one disk's part.
 type DiskStats struct {
-	ID       string         `json:"id"`
-	InFlight int            `json:"in_flight"`         // requests
-	Window   *int           `json:"window"`            // most that may be in flight; nil: no bound
-	Windows  map[string]int `json:"windows,omitempty"` // the bounds by their causes; the least is the window
-	Reserve  int            `json:"reserve"`           // requests that are this disk's whatever others do
-	Lent     int            `json:"lent"`              // requests in flight beyond the reserve
-	GraceP95 time.Duration  `json:"grace_p95_ns"`      // how long a drain takes, 95 times of 100
-	Read     ClassStats     `json:"read"`
-	Write    ClassStats     `json:"write"`
-	Long     ClassStats     `json:"long"` // flush, discard, write-zeroes
+	ID         string         `json:"id"`
+	Demand     int            `json:"demand"`            // most that its queues hold
+	InFlight   int            `json:"in_flight"`         // requests
+	Window     *int           `json:"window"`            // most that may be in flight; nil: no bound
+	Windows    map[string]int `json:"windows,omitempty"` // the bounds by their causes; the least is the window
+	Reserve    int            `json:"reserve"`           // requests that are this disk's whatever others do
+	Share      int            `json:"share"`             // requests it may have before others have more than theirs
+	Lent       int            `json:"lent"`              // requests in flight beyond the share
+	WrittenOff int            `json:"written_off"`       // requests in flight that the engine doesn't count
+	Kept       int            `json:"kept"`              // requests that failed and wait for resume
+	GraceP95   time.Duration  `json:"grace_p95_ns"`      // how long a drain takes, 95 times of 100
+	Read       ClassStats     `json:"read"`
+	Write      ClassStats     `json:"write"`
+	Long       ClassStats     `json:"long"` // flush, discard, write-zeroes
 }
 
 // ClassStats counts completed requests of one class.
@@ -114,9 +118,10 @@ type ClassStats struct {
 
 // Latency is from submission to completion.
 type Latency struct {
-	P50 time.Duration `json:"p50_ns"`
-	P99 time.Duration `json:"p99_ns"`
-	Max time.Duration `json:"max_ns"`
+	P50  time.Duration `json:"p50_ns"`
+	P99  time.Duration `json:"p99_ns"`
+	P999 time.Duration `json:"p999_ns"`
+	Max  time.Duration `json:"max_ns"`
 }
 
 // DiskToAdd asks for a disk.

@@ -1,0 +1,31 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ebb-vmm/ebb/aio"
+)
+
+// stopOnFailure pauses the guest because the host failed a request, which is kept and carried
+// out again by Resume. On the engine's thread; it doesn't wait.
+func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
+	go func() {
+		reason := fmt.Sprintf("disk %s failed a %v at %d (%d bytes): %v; resume carries it out again", d.cfg.ID, f.Op, f.Offset, f.Length, f.Err)
+		m.mu.Lock()
+		first := m.hw != nil && m.reason == ""
+		if first {
+			m.reason = reason
+		}
+		m.mu.Unlock()
+		if !first {
+			return
+		}
+		m.cfg.Log.Error("the guest is stopped by a disk", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
+			"offset", f.Offset, "length", f.Length, "err", f.Err)
+		// Other disks finish what they have in flight, which takes as long as it takes.
+		if err := m.Pause(context.Background()); err != nil {
+			m.cfg.Log.Error("stopping the guest", "err", err)
+		}
+	}()
+}

@@ -1,0 +1,57 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/ebb-vmm/ebb/aio"
+)
+
+// joinGroup sets the group a disk shares limits with. The first disk that gives a group
+// limits makes it.
+func (m *Machine) joinGroup(d *disk) error {
+	name, own := d.cfg.Group, d.cfg.Limits
+	if name == "" {
+		return nil
+	}
+	g := m.groups[name]
+	if g == nil {
+		limits := groupLimits(m.cfg.Disks, name)
+		if limits == (aio.Limits{}) {
+			limits = own
+		}
+		if limits == (aio.Limits{}) {
+			return fmt.Errorf("group=%s: no disk gives this group limits; add iops= or bps=", name)
+		}
+		var err error
+		if g, err = m.engine.NewGroup(name, limits); err != nil {
+			return err
+		}
+		if m.groups == nil {
+			m.groups = map[string]*aio.Group{}
+		}
+		m.groups[name] = g
+	}
+	if own != (aio.Limits{}) && own != g.Limits() {
+		return fmt.Errorf("group=%s has other limits already; give them with one disk only", name)
+	}
+	d.group = g
+	return nil
+}
+
+// groupLimits are the limits that a group's first disk with any gives.
+func groupLimits(disks []Disk, group string) aio.Limits {
+	for _, d := range disks {
+		if d.Group == group && d.Limits != (aio.Limits{}) {
+			return d.Limits
+		}
+	}
+	return aio.Limits{}
+}
+
+// ownLimits are those that are not its group's.
+func (d *disk) ownLimits() aio.Limits {
+	if d.group != nil {
+		return aio.Limits{}
+	}
+	return d.cfg.Limits
+}

@@ -1,0 +1,85 @@
+package tests
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/cli/control"
+)
+
+// ask runs an ebb command beside a running guest and returns what it printed.
+func (e *ebb) ask(args ...string) string {
+	e.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asEbb+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		e.t.Fatalf("ebb %s: %v: %s\n%s", strings.Join(args, " "), err, out, e.transcript())
+	}
+	return string(out)
+}
+
+// A full file system stops the guest, which doesn't notice; when there is room again and the
+// guest is resumed, the write that failed is carried out.
+func TestFullDiskStopsTheGuest(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skip("needs to mount a tmpfs:", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	image := dir + "/image"
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""), "--name", "full", "--disk", "path="+image)...)
+	e.expect("ebb:/#")
+	written := make(chan string, 1)
+	go func() { written <- e.run("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct 2>&1; echo status $?") }()
+
+	var vm control.Info
+	for deadline := time.Now().Add(guestDeadline); vm.State != "paused"; time.Sleep(50 * time.Millisecond) {
+		var list []control.Info
+		if err := json.Unmarshal([]byte(e.ask("list", "--json")), &list); err != nil || len(list) != 1 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		if vm = list[0]; time.Now().After(deadline) {
+			t.Fatalf("the guest is still %s\n%s", vm.State, e.transcript())
+		}
+	}
+	if !strings.Contains(vm.Reason, "vda") || !strings.Contains(vm.Reason, "no space") {
+		t.Errorf("reason %q", vm.Reason)
+	}
+	e.ask("resume", "full") // too early: it stops again
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	for done := false; !done; {
+		e.ask("resume", "full") // if the guest had not stopped again yet, once more
+		select {
+		case out := <-written:
+			if !strings.Contains(out, "status 0") {
+				t.Errorf("the guest's write: %s", out)
+			}
+			done = true
+		case <-time.After(time.Second):
+		}
+	}
+	if got := e.run("dmesg | grep -ci 'i/o error'"); strings.TrimSpace(got) != "0" {
+		t.Errorf("the guest noticed: %s", e.run("dmesg | tail"))
+	}
+	e.stdin.Close()
+	e.mustEnd(0)
+}
