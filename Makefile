@@ -11,7 +11,7 @@ TESTS ?= ./...
 # Series of the Debian kernels that guests boot.
 KERNELS = 6.1,6.12
 
-PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2
+PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 gcc
 
 .PHONY: build run test check bench-boot bench-aio clean deps images
 

@@ -8,10 +8,12 @@
 //	initrd.go    WriteInitrd: init, busybox, modules, programs
 //	program.go   host programs with their shared libraries; static Go programs
 //	image.go     Build: all of it, into build/
+//	diskbench.go BuildDiskBench: the bare-metal disk benchmark
 //	pattern/     disk contents that guest and host can both compute
 //	report/      the lines the guest prints, and their parser
 //	early/       what a PID 1 does first
 //	init/        the guest's PID 1: report, shell, workloads
+//	diskbench/   the bare-metal disk benchmark, in C; guest.h tells its files and options
 //	build/       the command that the Makefile calls
 //
 // # Kernel command line
