@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 gcc
 
-.PHONY: build run test check bench-boot bench-aio clean deps images
+.PHONY: build run test check bench-boot bench-disks clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -69,6 +69,11 @@ check:
 bench-boot: KERNELS = 6.1
 bench-boot: build images
 	$(GO) run ./tests/bench/boot
+
+# Requests per second by the number of disks: ebb beside QEMU and a bare io_uring loop.
+# An hour, on a machine with nothing else to do; `go run ./tests/bench/disks -quick` takes two minutes.
+bench-disks: build deps
+	$(GO) run ./tests/bench/disks
 
 clean:
 	rm -rf build
