@@ -52,7 +52,11 @@ func bare(s setup, images []string, d time.Duration) (result, error) {
 		return result{}, fmt.Errorf("io_uring: %w", err)
 	}
 	defer l.ring.close()
-	return l.run(d)
+	got, err := l.run(d)
+	if err == nil && l.errors != 0 {
+		err = fmt.Errorf("%d reads failed", l.errors)
+	}
+	return got, err
 }
 
 type bareLoop struct {
@@ -132,7 +136,7 @@ func (l *bareLoop) turn(now time.Time, again bool) error {
 }
 
 func (l *bareLoop) result(seconds float64) result {
-	r := result{Errors: l.errors}
+	var r result
 	for _, n := range l.perDisk {
 		r.IOPS += float64(n) / seconds
 	}

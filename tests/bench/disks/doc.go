@@ -44,11 +44,7 @@ on %s. What is measured by default is everything; this file is written by that c
 |---|---|---|---|
 `, r.rounds(), r.Command, r.Host, picture)
 	for _, g := range r.goals() {
-		got := "–"
-		if g.got.N > 0 {
-			got = spread(g.got, "%.2f")
-		}
-		fmt.Fprintf(&b, "| %s | %.2f | %s | %s |\n", g.name, g.least, got, g.verdict())
+		fmt.Fprintf(&b, "| %s | %.2f | %s | %s |\n", g.name, g.least, g.got.Format("%.2f"), g.verdict())
 	}
 	for _, place := range []string{onTmpfs, onFile} {
 		if setups := r.setups(place); len(setups) > 0 {
@@ -69,7 +65,7 @@ func (r *record) tables(b *strings.Builder, place string, setups []setup) {
 	title := map[string]string{onTmpfs: "On tmpfs", onFile: "Files on a real file system"}[place]
 	fmt.Fprintf(b, "\n## %s\n", title)
 	r.table(b, "Thousands of requests per second", setups, func(name string, s setup) string {
-		return spread(scaled(r.stat(name, s, iops), 1e-3), "%.0f")
+		return r.stat(name, s, iops).Scaled(1e-3).Format("%.0f")
 	})
 	r.table(b, "Latency in microseconds, median / 99th percentile", setups, func(name string, s setup) string {
 		m, t := r.stat(name, s, p50), r.stat(name, s, p99)
@@ -84,7 +80,7 @@ func (r *record) tables(b *strings.Builder, place string, setups []setup) {
 			several = append(several, s)
 		}
 	}
-	r.table(b, "Slowest disk / fastest disk", several, func(name string, s setup) string { return spread(r.stat(name, s, fairness), "%.2f") })
+	r.table(b, "Slowest disk / fastest disk", several, func(name string, s setup) string { return r.stat(name, s, fairness).Format("%.2f") })
 }
 
 func (r *record) table(b *strings.Builder, title string, setups []setup, cell func(name string, s setup) string) {
@@ -100,17 +96,4 @@ func (r *record) table(b *strings.Builder, title string, setups []setup, cell fu
 		}
 		b.WriteByte('\n')
 	}
-}
-
-func scaled(s stat, by float64) stat {
-	s.Median, s.Low, s.High = s.Median*by, s.Low*by, s.High*by
-	return s
-}
-
-// spread is "351 (340–360)".
-func spread(s stat, format string) string {
-	if s.N == 0 {
-		return "–"
-	}
-	return fmt.Sprintf(format+" ("+format+"–"+format+")", s.Median, s.Low, s.High)
 }

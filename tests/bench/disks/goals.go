@@ -1,12 +1,16 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
+)
 
 // goal is something ebb is meant to reach.
 type goal struct {
 	name  string
 	least float64
-	got   stat
+	got   stat.Stat
 }
 
 // goals are about io_uring and tmpfs, where the disk is so fast that the VMM is

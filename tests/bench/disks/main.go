@@ -11,7 +11,7 @@
 // and what they are made of to build/bench-disks.json.
 //
 //	main.go         flags, the rounds
-//	vmm.go          ebb and QEMU with the guest
+//	vmm.go          ebb and QEMU with the guest (package diskvm)
 //	bare.go         the loop without a VM
 //	bare_unsafe.go  its ring
 //	images.go       the disks
@@ -35,6 +35,7 @@ import (
 	"strings"
 
 	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
 )
 
 type options struct {
@@ -91,7 +92,7 @@ func parseFlags() (options, error) {
 	o.depths, err2 = numbers("depths", *depths, 85) // 3 descriptors each, of a queue of 256
 	err := errors.Join(err1, err2)
 	for _, e := range o.engines {
-		if qemuEngine[e] == "" {
+		if !slices.Contains(diskvm.Engines, e) {
 			err = errors.Join(err, fmt.Errorf("-engines %s: write uring, native or threads", e))
 		}
 	}
@@ -201,11 +202,8 @@ func measure(ctx context.Context, o options, all []*candidate, images map[string
 type candidate struct {
 	name    string // "ebb uring", "QEMU native", "bare"
 	run     func(ctx context.Context, s setup, images []string) (result, error)
-	refused bool
+	refused bool // can't be measured here at all
 }
-
-// errRefused says that a candidate can't be measured here at all.
-var errRefused = errors.New("refused")
 
 func (c *candidate) sample(ctx context.Context, s setup, images []string, round int, r *record) error {
 	if c.refused {
@@ -213,15 +211,13 @@ func (c *candidate) sample(ctx context.Context, s setup, images []string, round 
 	}
 	got, err := c.run(ctx, s, images)
 	switch {
-	case errors.Is(err, errRefused):
+	case errors.Is(err, diskvm.ErrRefused):
 		c.refused = true
-		fmt.Printf("%s is left out: %v\n", c.name, err)
+		fmt.Printf("%s: %v\n", c.name, err)
 		r.LeftOut = append(r.LeftOut, fmt.Sprintf("%s: %v", c.name, err))
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s, %v: %w", c.name, s, err)
-	case got.Errors != 0:
-		return fmt.Errorf("%s, %v: %d requests failed", c.name, s, got.Errors)
 	}
 	fmt.Printf("round %d  %-28v %-14s %8.0f IOPS  p50 %7.1f us  p99 %8.1f us  slowest/fastest %.2f\n",
 		round+1, s, c.name, got.IOPS, got.P50, got.P99, got.Fairness)

@@ -14,6 +14,8 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	_ "gonum.org/v1/plot/vg/vgimg" // the formats png
 	_ "gonum.org/v1/plot/vg/vgsvg" // and svg
+
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
 // styles are the lines' colours, which the colour-blind can tell apart, and dashes.
@@ -87,7 +89,7 @@ func (r *record) panel(place string) (*plot.Plot, error) {
 	for _, name := range r.measured() {
 		var points spreadPoints
 		for _, s := range r.setups(place) {
-			if got := scaled(r.stat(name, s, iops), 1e-3); s.Depth == depth && got.N > 0 {
+			if got := r.stat(name, s, iops).Scaled(1e-3); s.Depth == depth && got.N > 0 {
 				points = append(points, point{float64(s.Disks), got})
 				top = max(top, got.High)
 			}
@@ -116,7 +118,7 @@ func (r *record) panel(place string) (*plot.Plot, error) {
 
 type point struct {
 	disks float64
-	got   stat
+	got   stat.Stat
 }
 
 // spreadPoints are points with error bars.

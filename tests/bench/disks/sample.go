@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
 // setup is what is varied.
@@ -28,7 +30,7 @@ type result struct {
 	IOPS           float64
 	P50, P99, P999 float64
 	Fairness       float64 // the slowest disk's rate by the fastest one's
-	Kicks, Errors  int64
+	Kicks          int64
 }
 
 type sample struct {
@@ -50,20 +52,6 @@ func fairness(r result) float64 { return r.Fairness }
 func p50(r result) float64      { return r.P50 }
 func p99(r result) float64      { return r.P99 }
 
-// stat is a median with the spread. The zero value says that nothing was measured.
-type stat struct {
-	Median, Low, High float64
-	N                 int
-}
-
-func newStat(v []float64) stat {
-	if len(v) == 0 {
-		return stat{}
-	}
-	slices.Sort(v)
-	return stat{Median: (v[(len(v)-1)/2] + v[len(v)/2]) / 2, Low: v[0], High: v[len(v)-1], N: len(v)}
-}
-
 // byRound returns one figure of each round.
 func (r *record) byRound(candidate string, s setup, figure func(result) float64) map[int]float64 {
 	m := map[int]float64{}
@@ -75,17 +63,17 @@ func (r *record) byRound(candidate string, s setup, figure func(result) float64)
 	return m
 }
 
-func (r *record) stat(candidate string, s setup, figure func(result) float64) stat {
+func (r *record) stat(candidate string, s setup, figure func(result) float64) stat.Stat {
 	var v []float64
 	for _, x := range r.byRound(candidate, s, figure) {
 		v = append(v, x)
 	}
-	return newStat(v)
+	return stat.Of(v)
 }
 
 // ratio compares rates round by round, so that what slows a whole round down does
 // not count.
-func (r *record) ratio(a string, sa setup, b string, sb setup) stat {
+func (r *record) ratio(a string, sa setup, b string, sb setup) stat.Stat {
 	below := r.byRound(b, sb, iops)
 	var v []float64
 	for round, x := range r.byRound(a, sa, iops) {
@@ -93,7 +81,7 @@ func (r *record) ratio(a string, sa setup, b string, sb setup) stat {
 			v = append(v, x/y)
 		}
 	}
-	return newStat(v)
+	return stat.Of(v)
 }
 
 // setups are those measured, in the order of their first sample.
