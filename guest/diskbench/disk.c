@@ -42,9 +42,11 @@ u8 disk_status(struct disk *d) { return d->common[DEVICE_STATUS]; }
 /* Features, in the order of 3.1.1. */
 static void negotiate(struct disk *d)
 {
+	u64 deadline = rdtsc() + 60 * tsc_hz;
 	d->common[DEVICE_STATUS] = 0;
 	while (d->common[DEVICE_STATUS]) /* reset is complete when it reads 0 */
-		;
+		if (rdtsc() > deadline)
+			fail("disk %u: its reset is not complete after 60 s", d->index);
 	d->common[DEVICE_STATUS] = ACKNOWLEDGE | DRIVER;
 	u32 low = features(d, 0), high = features(d, 1);
 	if (!(high & VERSION_1) || !(low & EVENT_IDX))

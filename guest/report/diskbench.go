@@ -57,50 +57,102 @@ func ParseDiskBench(console string) (DiskBench, error) {
 }
 
 func (b *DiskBench) parse(text string) error {
-	fields := map[string]string{}
+	f := newFields(text)
+	f.read("iops", float(&b.IOPS))
+	f.read("p50", duration(&b.P50))
+	f.read("p99", duration(&b.P99))
+	f.read("p999", duration(&b.P999))
+	f.read("max", duration(&b.Max))
+	f.read("gap", duration(&b.Gap))
+	f.read("kicks", integer(&b.Kicks))
+	f.read("errors", integer(&b.Errors))
+	f.read("verified", integer(&b.Verified))
+	f.read("mismatches", integer(&b.Mismatches))
+	f.read("slowest", rate(&b.Slowest))
+	f.read("fastest", rate(&b.Fastest))
+	f.read("disks", integer(&b.Disks))
+	f.read("depth", integer(&b.Depth))
+	f.read("size", integer(&b.Size))
+	return f.failed
+}
+
+// DiskBenchSecond is one line of the benchmark when it runs for ever:
+//
+//	diskbench: t=5 iops=335668 max=5492.6us gap=4448.8us kicks=18262 errors=0 idle=0 verified=0 mismatches=0
+type DiskBenchSecond struct {
+	T                    int // seconds since it began
+	IOPS                 float64
+	Max                  time.Duration // longest request that came back
+	Gap                  time.Duration // longest time between two looks at the rings: a blackout is in it
+	Kicks                int64
+	Idle                 int   // disks of which nothing came back
+	Errors               int64 // since it began, as the next two
+	Verified, Mismatches int64
+}
+
+// ParseDiskBenchSecond reads a line of a guest's console. ok is false if it is another one.
+func ParseDiskBenchSecond(line string) (s DiskBenchSecond, ok bool) {
+	text, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), diskBenchPrefix+"t=")
+	if !ok {
+		return s, false
+	}
+	f := newFields("t=" + text)
+	f.read("t", integer(&s.T))
+	f.read("iops", float(&s.IOPS))
+	f.read("max", duration(&s.Max))
+	f.read("gap", duration(&s.Gap))
+	f.read("kicks", integer(&s.Kicks))
+	f.read("idle", integer(&s.Idle))
+	f.read("errors", integer(&s.Errors))
+	f.read("verified", integer(&s.Verified))
+	f.read("mismatches", integer(&s.Mismatches))
+	return s, f.failed == nil
+}
+
+// fields are the key=value words of a line; failed is the first that could not be read.
+type fields struct {
+	values map[string]string
+	failed error
+}
+
+func newFields(text string) *fields {
+	f := &fields{values: map[string]string{}}
 	for word := range strings.FieldsSeq(text) {
 		key, value, _ := strings.Cut(word, "=")
-		fields[key] = value
+		f.values[key] = value
 	}
-	var failed error
-	read := func(key string, parse func(string) error) {
-		if err := parse(fields[key]); err != nil && failed == nil {
-			failed = fmt.Errorf("%s=%s is missing or no value", key, fields[key])
-		}
+	return f
+}
+
+func (f *fields) read(key string, parse func(string) error) {
+	if err := parse(f.values[key]); err != nil && f.failed == nil {
+		f.failed = fmt.Errorf("%s=%s is missing or no value", key, f.values[key])
 	}
-	integer := func(to *int64) func(string) error {
-		return func(s string) (err error) { *to, err = strconv.ParseInt(s, 10, 64); return }
+}
+
+func integer[T int | int64](to *T) func(string) error {
+	return func(s string) error {
+		n, err := strconv.ParseInt(s, 10, 64)
+		*to = T(n)
+		return err
 	}
-	small := func(to *int) func(string) error {
-		return func(s string) (err error) { *to, err = strconv.Atoi(s); return }
-	}
-	duration := func(to *time.Duration) func(string) error {
-		return func(s string) (err error) { *to, err = time.ParseDuration(s); return }
-	}
-	rate := func(to *DiskRate) func(string) error {
-		return func(s string) (err error) {
-			disk, iops, _ := strings.Cut(s, ":")
-			if to.Disk, err = strconv.Atoi(disk); err != nil {
-				return err
-			}
-			to.IOPS, err = strconv.ParseFloat(iops, 64)
+}
+
+func float(to *float64) func(string) error {
+	return func(s string) (err error) { *to, err = strconv.ParseFloat(s, 64); return }
+}
+
+func duration(to *time.Duration) func(string) error {
+	return func(s string) (err error) { *to, err = time.ParseDuration(s); return }
+}
+
+// rate reads "3:84373".
+func rate(to *DiskRate) func(string) error {
+	return func(s string) error {
+		disk, iops, _ := strings.Cut(s, ":")
+		if err := integer(&to.Disk)(disk); err != nil {
 			return err
 		}
+		return float(&to.IOPS)(iops)
 	}
-	read("iops", func(s string) (err error) { b.IOPS, err = strconv.ParseFloat(s, 64); return })
-	read("p50", duration(&b.P50))
-	read("p99", duration(&b.P99))
-	read("p999", duration(&b.P999))
-	read("max", duration(&b.Max))
-	read("gap", duration(&b.Gap))
-	read("kicks", integer(&b.Kicks))
-	read("errors", integer(&b.Errors))
-	read("verified", integer(&b.Verified))
-	read("mismatches", integer(&b.Mismatches))
-	read("slowest", rate(&b.Slowest))
-	read("fastest", rate(&b.Fastest))
-	read("disks", small(&b.Disks))
-	read("depth", small(&b.Depth))
-	read("size", small(&b.Size))
-	return failed
 }

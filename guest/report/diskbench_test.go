@@ -43,3 +43,16 @@ func TestParseDiskBenchWithoutResult(t *testing.T) {
 		}
 	}
 }
+
+func TestParseDiskBenchSecond(t *testing.T) {
+	const line = "diskbench: t=2 iops=324802 max=5332.9us gap=2077.7us kicks=21424 errors=3 idle=1 verified=4 mismatches=5\r\n"
+	want := DiskBenchSecond{T: 2, IOPS: 324802, Max: 5332900, Gap: 2077700, Kicks: 21424, Errors: 3, Idle: 1, Verified: 4, Mismatches: 5}
+	if got, ok := ParseDiskBenchSecond(line); !ok || got != want {
+		t.Errorf("got %+v, %v", got, ok)
+	}
+	for _, other := range []string{"", diskBenchLine, line[:40], strings.Replace(line, "t=2", "t=two", 1), "ebb: t=2"} {
+		if _, ok := ParseDiskBenchSecond(other); ok {
+			t.Errorf("%q was taken for a second", other)
+		}
+	}
+}
