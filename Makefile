@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 gcc
 
-.PHONY: build run test check bench-boot bench-disks clean deps images
+.PHONY: build run test check bench-boot bench-disks bench-congestion clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -74,6 +74,11 @@ bench-boot: build images
 # An hour, on a machine with nothing else to do; `go run ./tests/bench/disks -quick` takes two minutes.
 bench-disks: build deps
 	$(GO) run ./tests/bench/disks
+
+# More requests than an engine of fixed length takes, in the lab. Twenty minutes.
+bench-congestion: KERNELS = 6.1
+bench-congestion: build images
+	$(GO) run ./tests/bench/congestion
 
 clean:
 	rm -rf build
