@@ -39,7 +39,7 @@ func bare(s setup, images []string, d time.Duration) (result, error) {
 		return result{}, err
 	}
 	defer unix.Munmap(memory)
-	l := bareLoop{depth: s.Depth, memory: memory, perDisk: make([]int64, s.Disks), submitted: make([]time.Time, n)}
+	l := bareLoop{depth: s.Depth, blocks: uint64(imageSize(s.Disks) / requestSize), memory: memory, perDisk: make([]int64, s.Disks), submitted: make([]time.Time, n)}
 	for _, path := range images {
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
 		if err != nil {
@@ -63,6 +63,7 @@ type bareLoop struct {
 	ring      *ring
 	fds       []int32
 	depth     int
+	blocks    uint64 // of each disk
 	memory    []byte
 	random    uint64
 	inFlight  int
@@ -107,7 +108,7 @@ func (l *bareLoop) submit(slot int, now time.Time) {
 	l.random ^= l.random >> 7
 	l.random ^= l.random << 17
 	l.submitted[slot] = now
-	l.ring.read(l.fds[slot/l.depth], l.memory[slot*requestSize:(slot+1)*requestSize], l.random%(imageSize/requestSize)*requestSize, uint64(slot))
+	l.ring.read(l.fds[slot/l.depth], l.memory[slot*requestSize:(slot+1)*requestSize], l.random%l.blocks*requestSize, uint64(slot))
 	l.inFlight++
 }
 

@@ -27,8 +27,8 @@ func (r *record) markdown(picture string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Many disks, beside QEMU and beside no VM
 
-Random reads of 4 KiB with O_DIRECT from files of 64 MiB, on tmpfs and on a real file system, by a guest that polls all
-its disks from one vCPU (guest/diskbench). QEMU has one I/O thread for all disks; ebb has always one engine thread. *Bare*
+Random reads of 4 KiB with O_DIRECT from files of 512 MiB together, on tmpfs and on a real file system, by a guest that
+polls all its disks from one vCPU (guest/diskbench). QEMU has one I/O thread for all disks; ebb has always one engine thread. *Bare*
 is a loop over one io_uring without a VM, beside a core that is kept busy as a polling vCPU keeps it. Everything is measured
 once a round; given are medians over %d rounds with the lowest and the highest, and ratios are taken within a round.
 

@@ -138,7 +138,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	images := map[string][]string{}
+	images := map[string]map[int][]string{} // by place and number of disks
 	for _, place := range o.places {
 		parent := o.tmpfs
 		if place == onFile {
@@ -149,8 +149,11 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		if images[place], err = makeImages(dir, slices.Max(o.disks)); err != nil {
-			return err
+		images[place] = map[int][]string{}
+		for _, n := range o.disks {
+			if images[place][n], err = makeImages(dir, n); err != nil {
+				return err
+			}
 		}
 	}
 	r := record{Command: commandLine(), Host: describeHost(ctx)}
@@ -169,7 +172,7 @@ func commandLine() string {
 
 // measure goes round and round. In every other round the candidates come the other
 // way round, so that nobody is always measured after the same neighbour.
-func measure(ctx context.Context, o options, all []*candidate, images map[string][]string, r *record, raw string) error {
+func measure(ctx context.Context, o options, all []*candidate, images map[string]map[int][]string, r *record, raw string) error {
 	for round := range o.rounds {
 		for _, place := range o.places {
 			for _, depth := range o.depths {
@@ -180,7 +183,7 @@ func measure(ctx context.Context, o options, all []*candidate, images map[string
 							c = all[len(all)-1-i]
 						}
 						setup := setup{Place: place, Disks: disks, Depth: depth}
-						if err := c.sample(ctx, setup, images[place][:disks], round, r); err != nil {
+						if err := c.sample(ctx, setup, images[place][disks], round, r); err != nil {
 							return err
 						}
 					}
