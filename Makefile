@@ -11,9 +11,9 @@ TESTS ?= ./...
 # Series of the Debian kernels that guests boot.
 KERNELS = 6.1,6.12
 
-PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2
+PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 gcc
 
-.PHONY: build run test test-giouring check bench-boot bench-aio clean deps images
+.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -75,6 +75,16 @@ check:
 bench-boot: KERNELS = 6.1
 bench-boot: build images
 	$(GO) run ./tests/bench/boot
+
+# Requests per second by the number of disks: ebb beside QEMU and a bare io_uring loop.
+# An hour, on a machine with nothing else to do; `go run ./tests/bench/disks -quick` takes two minutes.
+bench-disks: build deps
+	$(GO) run ./tests/bench/disks
+
+# More requests than an engine of fixed length takes, in the lab. Twenty minutes.
+bench-congestion: KERNELS = 6.1
+bench-congestion: build images
+	$(GO) run ./tests/bench/congestion
 
 clean:
 	rm -rf build

@@ -47,7 +47,9 @@ func TestFullDiskStopsTheGuest(t *testing.T) {
 	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""), "--name", "full", "--disk", "path="+image)...)
 	e.expect("ebb:/#")
 	written := make(chan string, 1)
-	go func() { written <- e.run("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct 2>&1; echo status $?") }()
+	go func() {
+		written <- e.run("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct 2>&1; echo status $?")
+	}()
 
 	var vm control.Info
 	for deadline := time.Now().Add(guestDeadline); vm.State != "paused"; time.Sleep(50 * time.Millisecond) {

@@ -50,7 +50,7 @@ func (q *qemu) start() (*process, error) {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt," + noXSAVE,
-		"-smp", fmt.Sprint(o.CPUs+reservedCPUs), "-m", fmt.Sprint(o.MemoryMiB),
+		"-smp", fmt.Sprint(o.CPUs + reservedCPUs), "-m", fmt.Sprint(o.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", o.MemoryMiB), // shared with virtiofsd
 		"-machine", "q35,memory-backend=ram",
 		// The ELF file boots by PVH: nothing to uncompress in the emulator.

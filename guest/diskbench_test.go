@@ -1,0 +1,42 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"testing"
+
+	"github.com/ebb-vmm/ebb/guest/report"
+)
+
+// The disk benchmark on a machine that is not ebb's, and without KVM's clock.
+func TestDiskBenchInQEMU(t *testing.T) {
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Skip("qemu-system-x86_64 is not installed")
+	}
+	kernel, err := BuildDiskBench(t.Context(), t.TempDir())
+	if errors.Is(err, ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, machine := range []string{"pc", "q35"} {
+		cmd := exec.CommandContext(t.Context(), qemu, "-M", machine, "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none",
+			"-no-reboot", "-serial", "stdio", "-kernel", kernel, "-append", "verify mode=mix depth=8 seconds=1")
+		for i := range 2 { // one slot, two functions
+			cmd.Args = append(cmd.Args, "-blockdev", fmt.Sprintf("driver=null-co,read-zeroes=on,size=1048576,node-name=n%d", i),
+				"-device", fmt.Sprintf("virtio-blk-pci,drive=n%d,addr=4.%d,multifunction=on", i, i))
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("QEMU: %v: %s", err, out)
+		}
+		// A null disk keeps nothing, and that has to be seen.
+		b, err := report.ParseDiskBench(string(out))
+		if err == nil || b.Disks != 2 || b.IOPS <= 0 || b.Errors != 0 || b.Mismatches == 0 {
+			t.Errorf("%s: %+v, error %v\n%s", machine, b, err, out)
+		}
+	}
+}
