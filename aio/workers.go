@@ -227,7 +227,7 @@ func (w *workers) work() {
 		w.signal(wake)
 		w.start(start)
 		if f == nil {
-			wake = false
+			wake, op = false, operation{}
 			<-me.wake
 			w.mu.Lock()
 			w.waking = w.waking && me.quit // unless it was woken to quit, it has come
