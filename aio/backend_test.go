@@ -158,6 +158,36 @@ func testManyWatches(t *testing.T, b backend) {
 	quiet(t, b)
 }
 
+// Nothing is said about a watch once it has ended, not even what was signalled before.
+func TestUnwatchAfterSignal(t *testing.T) { eachBackend(t, testUnwatchAfterSignal) }
+
+func testUnwatchAfterSignal(t *testing.T, b backend) {
+	const watches = 5
+	for id := range uint32(watches) {
+		fd := eventfd(t)
+		signal(t, fd)
+		b.watch(id, fd)
+	}
+	must(t, b.wait(true))
+	var ev [1]event
+	if b.reap(ev[:]) != 1 || ev[0].kind != eventSignal {
+		t.Fatalf("%+v", ev[0])
+	}
+	for id := range uint32(watches) {
+		b.unwatch(id)
+	}
+	gone := map[uint64]bool{}
+	for len(gone) < watches {
+		switch ev := nextEvent(t, b); {
+		case gone[ev.id]:
+			t.Fatalf("%+v after it was gone", ev)
+		case ev.kind == eventGone:
+			gone[ev.id] = true
+		}
+	}
+	quiet(t, b)
+}
+
 // A closed backend leaves no descriptor, and goleak sees to it that it leaves no goroutine.
 func TestNothingIsLeft(t *testing.T) {
 	descriptors := func() int {

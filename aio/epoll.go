@@ -116,13 +116,12 @@ func (p *poller) wait(block bool) error {
 	return nil
 }
 
-// reap stores what has happened to watches and returns how many events it stored.
+// reap stores what has happened to watches and returns how many events it stored: signals
+// first, so that nothing follows the end of a watch.
 func (p *poller) reap(events []event) int {
 	n := 0
 	for ; n < len(events) && p.next < p.count; p.next++ {
-		e := &p.ready[p.next]
-		// An unwatched one may still be among what was fetched.
-		if e.Pad != pollWake && p.watches[e.Fd].state == watchArmed {
+		if e := &p.ready[p.next]; e.Pad != pollWake {
 			events[n] = event{kind: eventSignal, id: uint64(e.Fd)}
 			n++
 		}

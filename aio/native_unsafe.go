@@ -33,7 +33,7 @@ func newContext(events int) (*aioContext, unix.Errno) {
 }
 
 // destroy gives the context back. It waits for operations that are still in it, and for a
-// grace period of the kernel's: some milliseconds.
+// grace period of the kernel's: about 30 ms.
 func (c *aioContext) destroy() unix.Errno {
 	c.ring, c.done = nil, nil // their memory goes
 	_, _, errno := unix.Syscall(unix.SYS_IO_DESTROY, c.id, 0, 0)

@@ -57,7 +57,7 @@ type workers struct {
 	busy     int               // operations being carried out
 	reserved int               // Σ over files of max(0, share - busy)
 	idle     []*worker
-	count    int  // workers there are
+	count    int  // workers there are, but for those told to end
 	least    int  // least len(idle) since the last trim
 	waking   bool // a worker is on its way to take something
 	sleeping bool // the engine's thread wants to be woken
@@ -218,7 +218,6 @@ func (w *workers) work() {
 		case !w.closed && !me.quit:
 			w.idle = append(w.idle, me)
 		default:
-			w.count--
 			w.mu.Unlock()
 			w.signal(wake)
 			return
@@ -227,7 +226,7 @@ func (w *workers) work() {
 		w.signal(wake)
 		w.start(start)
 		if f == nil {
-			wake = false
+			wake, op = false, operation{}
 			<-me.wake
 			w.mu.Lock()
 			w.waking = w.waking && me.quit // unless it was woken to quit, it has come
@@ -333,16 +332,17 @@ func (w *workers) trim() {
 	if w.closed {
 		return
 	}
-	n := min(w.least, w.count-keepWorkers)
-	for _, idle := range w.idle[:max(n, 0)] { // the longest idle first
+	n := max(0, min(w.least, w.count-keepWorkers))
+	for _, idle := range w.idle[:n] { // the longest idle first
 		idle.quit = true
 		idle.wake <- struct{}{}
 	}
-	if n > 0 {
-		w.idle = append(w.idle[:0], w.idle[n:]...)
-	}
-	w.least = len(w.idle)
-	if w.count-max(n, 0) > keepWorkers {
+	left := copy(w.idle, w.idle[n:])
+	clear(w.idle[left:])
+	w.idle = w.idle[:left]
+	w.count -= n
+	w.least = left
+	if w.count > keepWorkers {
 		w.trimmer.Reset(trimEvery)
 	}
 }
