@@ -38,7 +38,7 @@ func (h *hardware) attach(m *Machine, d *disk, host *host) (*attached, error) {
 
 // addSlots makes the hotplug slots, empty.
 func (h *hardware) addSlots(m *Machine) error {
-	for i := range hotplugSlots {
+	for i := range m.cfg.HotplugSlots {
 		s := newSlot()
 		s.make = func(d *disk) (*attached, error) {
 			a, err := h.plug(m, d)

@@ -17,6 +17,13 @@ const (
 	MaxDisks  = 64
 	MinMemory = 16 << 20 // bytes
 	MaxMemory = 1 << 40  // bytes; guest-physical addresses stay below 2^40
+
+	// MaxHotplugSlots is how many disks can at most be added to a running guest.
+	MaxHotplugSlots = 8
+
+	// DefaultHotplugSlots is few: each slot is a root port, and costs a Linux guest
+	// 1 to 2 % of its boot (docs/bench/boot.md).
+	DefaultHotplugSlots = 2
 )
 
 // Config describes a machine. What is zero has no default: New checks it.
@@ -29,6 +36,10 @@ type Config struct {
 	CPUs   int
 
 	Disks []Disk
+
+	// HotplugSlots is how many disks can be added while the guest runs, up to
+	// MaxHotplugSlots. 0: DefaultHotplugSlots; -1: none.
+	HotplugSlots int
 
 	// Console takes what the guest writes to its serial port, from one goroutine.
 	// nil drops it.
@@ -65,6 +76,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%s of memory is not possible: give %d MiB to %d GiB with --memory", mebibytes(c.Memory), MinMemory>>20, MaxMemory>>30)
 	case c.Memory%memory.Alignment != 0:
 		return fmt.Errorf("%s of memory is not possible: give a multiple of 2 MiB with --memory", mebibytes(c.Memory))
+	case c.HotplugSlots < -1 || c.HotplugSlots > MaxHotplugSlots:
+		return fmt.Errorf("%d hotplug slots are not possible: the most is %d", c.HotplugSlots, MaxHotplugSlots)
 	case len(c.Disks) > MaxDisks:
 		return fmt.Errorf("%d disks are not possible: at most %d fit on the bus", len(c.Disks), MaxDisks)
 	}

@@ -58,12 +58,12 @@ func (m *Machine) findDisk(id string) *disk {
 
 // freeSlot returns a hotplug slot without a disk. m.mu is held.
 func (m *Machine) freeSlot() (int, error) {
-	for i := range hotplugSlots {
+	for i := range m.cfg.HotplugSlots {
 		if !slices.ContainsFunc(m.disks, func(d *disk) bool { return d.slot == i }) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("all %d hotplug slots are taken; remove a disk first", hotplugSlots)
+	return 0, fmt.Errorf("all hotplug slots (%d) are taken; remove an added disk first", m.cfg.HotplugSlots)
 }
 
 // AddDisk gives the machine another disk and plugs it into the running guest, which
@@ -118,8 +118,10 @@ func (m *Machine) plug(d *disk) error {
 
 // RemoveDisk asks the guest to let go of a disk that AddDisk added, waits until it
 // has, and until nothing is in flight, and closes the image, which ends its lock. If
-// ctx ends first the disk stays, the guest is none the worse for it, and a later
-// call may try again; the error says what was waited for. Any goroutine.
+// ctx ends first the disk stays, and the error says what was waited for; a later call
+// may try again. A guest that lets go later, Linux takes five seconds, leaves the slot
+// off: then the disk waits there for that call, or for the guest to turn the slot on.
+// Any goroutine.
 func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
 	d, err := m.disown(id)
 	if err != nil {

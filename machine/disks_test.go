@@ -123,8 +123,8 @@ func TestRemoveDiskGuestHolds(t *testing.T) {
 }
 
 func TestAddDiskRefuses(t *testing.T) {
-	disks := diskImages(t, 2+hotplugSlots)
-	r := start(t, Config{Disks: disks[:1]}, spin)
+	disks := diskImages(t, 2+MaxHotplugSlots)
+	r := start(t, Config{Disks: disks[:1], HotplugSlots: MaxHotplugSlots}, spin)
 	r.until("hardware", func() bool { return r.PowerButton() == nil })
 	missing := filepath.Join(t.TempDir(), "missing")
 	before := openFiles(t)
@@ -151,14 +151,14 @@ func TestAddDiskRefuses(t *testing.T) {
 	}
 	wantFiles(t, before, "after refusals")
 
-	for _, d := range disks[1 : 1+hotplugSlots] {
+	for _, d := range disks[1 : 1+MaxHotplugSlots] {
 		r.add(d)
 	}
-	if err := r.AddDisk(disks[1+hotplugSlots]); err == nil || !strings.Contains(err.Error(), "slots are taken") {
+	if err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "are taken") {
 		t.Errorf("one disk too many: %v", err)
 	}
 	r.remove("b") // which no guest has turned on
-	r.add(disks[1+hotplugSlots])
+	r.add(disks[1+MaxHotplugSlots])
 	for id, words := range map[string]string{"a": "given at start", "nosuch": "no disk nosuch"} {
 		if err := r.RemoveDisk(context.Background(), id); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("removing %s: %v", id, err)
@@ -212,7 +212,7 @@ func TestDisksRace(t *testing.T) {
 	for name, code := range map[string][]byte{"polite": polite, "restless": restless} {
 		t.Run(name, func(t *testing.T) {
 			disks := diskImages(t, 3)
-			r := start(t, Config{CPUs: 2}, code)
+			r := start(t, Config{CPUs: 2, HotplugSlots: 3}, code)
 			var all sync.WaitGroup
 			for _, d := range disks {
 				all.Go(func() {

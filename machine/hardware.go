@@ -163,7 +163,7 @@ func (h *hardware) addChipset() (err error) {
 func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {
 	tables, rsdp, err := acpi.Build(acpi.Machine{
 		CPUs: m.cfg.CPUs, LocalAPIC: lapicAddr, IOAPIC: ioapicAddr,
-		ECAM: ecamBase, Buses: pciBuses, MMIOFirst: mmioStart, MMIOEnd: mmioEnd,
+		ECAM: ecamBase, Buses: pciBuses(m.cfg.HotplugSlots), MMIOFirst: mmioStart, MMIOEnd: mmioEnd,
 		SCI: gsiSCI, PM1Event: portPM, PM1Control: portPM + chipset.PM1ControlOff, SleepTypeS5: chipset.SleepTypeS5,
 		ResetPort: portReset, ResetValue: resetValue,
 		Serial: portSerial, SerialIRQ: gsiSerial, CMOS: portCMOS, CMOSIRQ: gsiCMOS, PanicPort: portPanic, IRQ0ToPin2: true,

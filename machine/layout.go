@@ -13,9 +13,9 @@ package machine
 const (
 	mmioStart = 0xc0000000 // memory.HoleStart
 	ecamBase  = 0xe0000000
-	ecamSize  = pciBuses << 20
+	ecamSize  = (1 + MaxHotplugSlots) << 20
 	mmioEnd   = ecamBase
-	slotStart = mmioEnd - hotplugSlots*slotSize
+	slotStart = mmioEnd - MaxHotplugSlots*slotSize
 	slotSize  = 1 << 20 // the least a bridge's window can be
 
 	ioapicAddr = 0xfec00000
@@ -23,27 +23,25 @@ const (
 	kvmPages   = 0xfffbc000 // identity map (1 page), then task state segment (3 pages)
 )
 
-// hotplugSlots is how many disks can be added to a running guest. Each slot is a
-// root port, and each port costs a booting guest some hundred configuration accesses
-// (docs/bench/boot.md). They are the functions of the last devices on bus 0, eight
-// each, and lead to buses 1 and up.
+// Devices on bus 0. The root ports of hotplug slots are the functions of the last one
+// and lead to buses 1 and up; the window and the bus of every slot there might be are
+// reserved.
 const (
-	hotplugSlots = 8
-	portDevices  = hotplugSlots / 8
-	diskDevices  = 31 - portDevices // devices 1 to diskDevices on bus 0 are disks
+	portDevice  = 31
+	diskDevices = 30 // devices 1 to diskDevices are disks
 )
 
-// pciBuses is how many PCI buses there can be. A Linux guest looks for devices on
+// pciBuses is how many PCI buses a machine has. A Linux guest looks for devices on
 // every one that no bridge leads to, 32 configuration reads each, which for all 256
 // takes longer than the rest of its boot.
-const pciBuses = 1 + hotplugSlots
+func pciBuses(hotplugSlots int) int { return 1 + hotplugSlots }
 
 // place returns where disk i of those given at start goes: devices 1 and up one
 // after another, then again from device 1 as the next function.
 func place(i int) (slot, fn int) { return 1 + i%diskDevices, i / diskDevices }
 
 // portPlace returns where the root port of hotplug slot i is.
-func portPlace(i int) (slot, fn int) { return 1 + diskDevices + i/8, i % 8 }
+func portPlace(i int) (slot, fn int) { return portDevice, i }
 
 // slotWindow returns the first address of the memory window of hotplug slot i.
 func slotWindow(i int) uint64 { return slotStart + uint64(i)*slotSize }

@@ -1,6 +1,7 @@
 package acpi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"os/exec"
@@ -78,6 +79,15 @@ func TestTablesMustFit(t *testing.T) {
 	}
 	if _, _, err := Build(testMachine(255), 0xe0000, 64<<10); err != nil {
 		t.Error(err)
+	}
+}
+
+// Linux asks _OSC by this UUID (PCI Firmware Specification 3.3, 4.5.1) whether it may
+// control hotplug; with another one its slots stay dead.
+func TestCapabilitiesUUID(t *testing.T) {
+	uuid := []byte{0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40, 0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66}
+	if dsdt := buildDSDT(testMachine(1)); !bytes.Contains(dsdt, []byte("_OSC")) || !bytes.Contains(dsdt, uuid) {
+		t.Error("the PCI root has no _OSC for PCI Express")
 	}
 }
 
