@@ -16,9 +16,13 @@ const (
 //
 // Each credit is backed by the real thing:
 //
-//	slots              ⌈capacity / 64⌉ · 64
-//	completion entries ≥ limit + slack            (made once, for the limit)
-//	kernel workers     min(max(capacity, 64), 1024), only while they block
+//	all        slots               ⌈n / 64⌉ · 64     n = capacity + requests written off, see fit
+//	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
+//	                               resize them ≥ limit + 1024, made once
+//	           kernel workers      min(max(n, 64), 1024), only while they block
+//	native     io_setup events     ≥ n, a new context beside the old one until that is empty
+//	native,    workers             min(max(n, 64), 1024), only while they block
+//	threads
 func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
@@ -31,6 +35,7 @@ func (e *Engine) resize() {
 		demand += p.demand
 	}
 	e.capacity = capacityFor(demand, e.limit)
+	e.backed = 0 // the backend is told of every file that comes or goes
 	e.fit()
 	e.divide()
 	e.stats.capacity.Store(int64(e.capacity))
