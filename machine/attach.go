@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -157,25 +156,4 @@ func (h *hardware) awaitReset(a *attached, done <-chan struct{}) {
 				"disk", a.disk.cfg.ID, "in_flight", s.InFlight, "waited", waited+slowDrain)
 		}
 	}
-}
-
-// resized tells the guest that the disk in the slot has another size. The lock keeps
-// the device from being taken apart meanwhile.
-func (s *slot) resized() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.device != nil {
-		s.device.resized()
-	}
-}
-
-// why says what a removal waits for.
-func (s *slot) why() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leaving != nil {
-		stats, _ := s.leaving.device.Stats()
-		return fmt.Errorf("the guest let go of it, but %d requests are still in flight", stats.InFlight)
-	}
-	return errors.New("the guest was asked and still holds it; unmount it there and try again")
 }

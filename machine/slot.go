@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/ebb-vmm/ebb/virtio/pci"
@@ -102,6 +104,27 @@ func (s *slot) devices() (all []*attached) {
 		}
 	}
 	return all
+}
+
+// resized tells the guest that the disk in the slot has another size. The lock keeps
+// the device from being taken apart meanwhile.
+func (s *slot) resized() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.device != nil {
+		s.device.resized()
+	}
+}
+
+// why says what a removal waits for.
+func (s *slot) why() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving != nil {
+		stats, _ := s.leaving.device.Stats()
+		return fmt.Errorf("the guest let go of it, but %d requests are still in flight", stats.InFlight)
+	}
+	return errors.New("the guest was asked and still holds it; unmount it there and try again")
 }
 
 // follow is called when the guest changed the port's power or indicator.

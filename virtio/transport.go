@@ -252,7 +252,7 @@ func (t *PCI) WriteBAR(b int, off uint64, p []byte) {
 }
 
 // Close gives back what the device has of the machine's. Preconditions: the
-// device is reset and its reset is done, and the guest doesn't run any more.
+// device is reset and its reset is done, and nothing calls its methods any more.
 func (t *PCI) Close() error {
 	t.live.Store(false)
 	t.kicks.close()
