@@ -1,0 +1,168 @@
+package aio
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Disks come and go, all with requests of their own, while one works on: nothing is lost or
+// answered twice, and afterwards the engine is what it was.
+func TestAttachUnderLoad(t *testing.T) { eachEngine(t, testAttachUnderLoad) }
+
+func testAttachUnderLoad(t *testing.T, cfg Config) {
+	const others, demand, rounds = 31, 256, 6
+	e := newTestEngine(t, cfg)
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	steady := newGuest(t)
+	p := port(t, e, PortConfig{Name: "steady", FD: fd, Queues: []Queue{steady}, Demand: demand})
+	must(t, p.Idle(deadline(t)))
+	before := e.Stats()
+
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 4 { // requests in flight at any time
+		load.Go(func() {
+			b := make([]byte, 4096)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if a := steady.do(rw(Write, 0, 0, b)); a.err != 0 || a.n != 4096 {
+					t.Errorf("%v", a)
+					return
+				}
+			}
+		})
+	}
+	for range rounds {
+		ports := make([]*Port, others)
+		calls := make([][]<-chan answer, others)
+		for i := range ports {
+			g := newGuest(t)
+			for range 10 {
+				calls[i] = append(calls[i], g.start(rw(Read, 0, 0, make([]byte, 512))))
+			}
+			var err error
+			ports[i], err = e.Attach(PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{g}, Demand: demand})
+			must(t, err)
+		}
+		if s := e.Stats(); s.Capacity != (others+1)*demand || s.Demand != s.Capacity {
+			t.Errorf("with all disks: %+v", s)
+		}
+		for i, p := range ports {
+			for _, call := range calls[i] {
+				if a := await(t, deadline(t), call, "read"); a.err != 0 {
+					t.Errorf("%v", a)
+				}
+			}
+			detach(t, p)
+		}
+	}
+	close(stop)
+	load.Wait()
+	must(t, p.Idle(deadline(t)))
+	if s := e.Stats(); s.Capacity != before.Capacity || s.Demand != before.Demand || s.InFlight+s.Lent+s.WrittenOff != 0 {
+		t.Errorf("afterwards %+v, before %+v", s, before)
+	}
+	sizes := make(chan [3]int, 1)
+	e.mail.post(func() { sizes <- [3]int{len(e.slots.chunks) * slotChunk, e.slots.used, len(e.ports)} })
+	if got := <-sizes; got != [3]int{demand, 0, 1} {
+		t.Errorf("%d slots, %d of them used, %d ports; want %d, 0, 1", got[0], got[1], got[2], demand)
+	}
+}
+
+// Whatever an engine did, when nothing is asked of it nothing wakes it.
+func TestIdleEngineSleeps(t *testing.T) { eachEngine(t, testIdleEngineSleeps) }
+
+func testIdleEngineSleeps(t *testing.T, cfg Config) {
+	cfg.MaxCapacity = 8
+	e := newTestEngine(t, cfg)
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	group, err := e.NewGroup("g", Limits{BPS: Rate{PerSecond: 1 << 30}})
+	must(t, err)
+	for i := range 16 {
+		g := newGuest(t)
+		p := port(t, e, PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{g}, Demand: 64, Limits: Limits{IOPS: Rate{PerSecond: 1000}}, Group: group})
+		var calls []<-chan answer
+		for range 20 {
+			calls = append(calls, g.start(rw(Write, 0, 0, make([]byte, 512))))
+		}
+		calls = append(calls, g.start(testRequest{Request: Request{Op: Flush}}))
+		for _, call := range calls {
+			await(t, deadline(t), call, "write")
+		}
+		must(t, p.Idle(deadline(t)))
+	}
+	// The last timers were for what has happened since; the engine may come once more for them.
+	const watched = 500 * time.Millisecond
+	time.Sleep(watched / 5)
+	before := e.Stats().Enters
+	time.Sleep(watched)
+	if n := e.Stats().Enters - before; n > 0 {
+		t.Errorf("the idle engine was woken %d times in %v", n, watched)
+	}
+}
+
+// BenchmarkAttach compares the latencies of a disk, 16 requests deep, while 31 others come and go
+// within a second with those of a second before in which none does. It reports the two and their
+// ratio, of the 99.9th percentile and of the longest, and how long an Attach takes.
+func BenchmarkAttach(b *testing.B) {
+	b.Setenv("EBB_CHECK", "")
+	for kind := range openers {
+		b.Run(engineNames[kind], func(b *testing.B) {
+			const others, demand, window = 31, 256, time.Second
+			fd := fullFile(b, "/dev/shm", 64<<20)
+			var control, loaded Latency
+			attaches, spent := 0, time.Duration(0)
+			measure := func(change func(*Engine)) Latency {
+				e, err := New(Config{Engine: EngineKind(kind)})
+				must(b, err)
+				q := newLoopQueue(b, 16, 64<<20/4096)
+				p, err := e.Attach(PortConfig{Name: "steady", FD: fd, Queues: []Queue{q}, Demand: demand, MemoryAlign: 512})
+				must(b, err)
+				must(b, p.Idle(deadline(b)))
+				q.run(1 << 40)
+				for end := time.Now().Add(window); time.Now().Before(end); {
+					change(e)
+				}
+				l := p.Stats().Read.Latency
+				detach(b, p)
+				must(b, e.Close())
+				return l
+			}
+			for range b.N {
+				control = measure(func(*Engine) { time.Sleep(10 * time.Millisecond) })
+				loaded = measure(func(e *Engine) {
+					ports := make([]*Port, others)
+					kick, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+					must(b, err)
+					defer unix.Close(kick)
+					for i := range ports {
+						begin := time.Now()
+						ports[i], err = e.Attach(PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{&loopQueue{kick: kick}}, Demand: demand, MemoryAlign: 512})
+						spent += time.Since(begin)
+						must(b, err)
+						attaches++
+						time.Sleep(window / (2 * others))
+					}
+					for _, p := range ports {
+						detach(b, p)
+						time.Sleep(window / (2 * others))
+					}
+				})
+			}
+			ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+			b.ReportMetric(ms(control.P999), "p99.9-control-ms")
+			b.ReportMetric(ms(loaded.P999), "p99.9-attaching-ms")
+			b.ReportMetric(ms(loaded.P999)/ms(control.P999), "p99.9-ratio")
+			b.ReportMetric(ms(loaded.Max)/ms(control.Max), "max-ratio")
+			b.ReportMetric(float64(spent.Microseconds())/float64(attaches), "us/attach")
+		})
+	}
+}
