@@ -77,7 +77,7 @@ bench-boot: build images
 	$(GO) run ./tests/bench/boot
 
 # Requests per second by the number of disks: ebb beside QEMU and a bare io_uring loop.
-# An hour, on a machine with nothing else to do; `go run ./tests/bench/disks -quick` takes two minutes.
+# An hour, on a machine with nothing else to do; `go run ./tests/bench/disks -quick` takes three minutes.
 bench-disks: build deps
 	$(GO) run ./tests/bench/disks
 

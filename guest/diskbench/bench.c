@@ -74,7 +74,13 @@ static void poll(void)
 	if (now - last_poll > largest_gap && phase <= MEASURE)
 		largest_gap = now - last_poll;
 	last_poll = now;
-	for (u32 i = 0; i < count; i++)
+	/*
+	 * Each round begins with another disk: with always the same one in front, it got 8 % more done than the last of 16,
+	 * and the device was not to blame.
+	 */
+	static u32 first;
+	first = first + 1 < count ? first + 1 : 0;
+	for (u32 n = 0, i = first; n < count; n++, i = i + 1 < count ? i + 1 : 0)
 		if (disks[i].used[1] != disks[i].used_idx || disks[i].free_count)
 			serve(disks + i);
 	console_step();

@@ -28,13 +28,14 @@ func (r *record) markdown(picture string) string {
 	fmt.Fprintf(&b, `# Many disks, beside QEMU and beside no VM
 
 Random reads of 4 KiB with O_DIRECT from files of 512 MiB together, on tmpfs and on a real file system, by a guest that
-polls all its disks from one vCPU (guest/diskbench). QEMU has one I/O thread for all disks; ebb has always one engine thread. *Bare*
-is a loop over one io_uring without a VM, beside a core that is kept busy as a polling vCPU keeps it. Everything is measured
-once a round; given are medians over %d rounds with the lowest and the highest, and ratios are taken within a round.
+polls all its disks from one vCPU (guest/diskbench). QEMU has one I/O thread for all disks; ebb always has one engine
+thread. *Bare* is a loop over one io_uring without a VM, beside a core that is kept busy as a polling vCPU keeps it.
+Everything is measured once a round; given are medians over %d rounds with the lowest and the highest, and ratios are
+taken within a round. This file is written by
 
     %s
 
-on %s. What is measured by default is everything; this file is written by that command.
+Host: %s.
 
 ![requests per second by the number of disks](%s)
 

@@ -62,7 +62,7 @@ func main() {
 
 func parseFlags() (options, error) {
 	var o options
-	quick := flag.Bool("quick", false, "a first impression: -disks 1,16 -depths 1,64 -engines uring -on tmpfs -rounds 3 -seconds 1")
+	quick := flag.Bool("quick", false, "a first impression: -disks 1,16 -depths 1,64 -engines uring -on tmpfs -rounds 3")
 	disks := flag.String("disks", "1,2,4,8,16,32", "`NUMBERS` of disks")
 	depths := flag.String("depths", "1,64", "`NUMBERS` of requests in flight per disk")
 	engines := flag.String("engines", "uring,native,threads", "`ENGINES` of ebb and QEMU")
@@ -80,7 +80,7 @@ func parseFlags() (options, error) {
 	if o.quick {
 		given := map[string]bool{}
 		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		for name, value := range map[string]string{"disks": "1,16", "engines": "uring", "on": "tmpfs", "rounds": "3", "seconds": "1"} {
+		for name, value := range map[string]string{"disks": "1,16", "engines": "uring", "on": "tmpfs", "rounds": "3"} {
 			if !given[name] {
 				_ = flag.Set(name, value) // a flag of this program with a good value
 			}
