@@ -83,6 +83,7 @@ type Port struct {
 	long     int        // of inFlight: flush, discard, write-zeroes
 	bounce   bouncePool // bounce.go
 	lacks    stepSet    // what the file can't do (zeroes.go)
+	sync     bool       // the file knows no RWF_NOWAIT
 	keep     func(Failure) bool
 	parked   []*slot // of inFlight: failed, and kept for Retry
 
@@ -154,7 +155,7 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
 	p := &Port{
 		engine: e, name: cfg.Name, fd: cfg.FD, demand: cfg.Demand, align: max(cfg.MemoryAlign, 1),
-		bounce: bounce, waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight, keep: cfg.Keep,
+		bounce: bounce, sync: !knowsNowait(cfg.FD), waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight, keep: cfg.Keep,
 	}
 	if p.weight == 0 {
 		p.weight = DefaultWeight

@@ -80,6 +80,7 @@ func (e *Engine) issue(s *slot) {
 			op.code, op.dsync = opWrite, r.Durable
 		}
 		op.iov = s.buffers()
+		op.sync = s.queue.port.sync
 	case stepSync:
 		op.code = opSync
 	case stepPunch:

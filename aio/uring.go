@@ -185,7 +185,7 @@ func (r *ring) submit(op *operation) {
 	s := r.next()
 	s.fd = int32(op.fd)
 	s.userData = userOperation | op.id
-	if op.async {
+	if op.async || op.sync {
 		s.flags = sqeAsync
 	}
 	switch op.code {
