@@ -38,6 +38,7 @@ func (q *ringQueue) Complete(_ uint32, n int64, err unix.Errno) {
 }
 
 func (q *ringQueue) Publish()          {}
+func (q *ringQueue) Pending() bool     { return q.left > 0 }
 func (q *ringQueue) EnableKicks() bool { return false }
 func (q *ringQueue) DisableKicks()     {}
 

@@ -82,6 +82,8 @@ func (q *loopQueue) Publish() {
 	}
 }
 
+func (q *loopQueue) Pending() bool { return q.started.Load() && q.left > 0 && len(q.free) > 0 }
+
 func (q *loopQueue) EnableKicks() bool {
 	q.armed = true
 	return len(q.free) > 0 && q.left > 0

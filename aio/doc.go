@@ -26,7 +26,8 @@
 //
 // One system call per turn both submits and waits: the kicks are armed in the same
 // ring as the disk requests. When nothing happens the thread sleeps in that call and
-// nothing wakes it.
+// nothing wakes it. Before that, with nothing in flight, it may look into the queues for a
+// few microseconds (poll.go).
 //
 // That is the engine uring. Two others do without io_uring, and have a wait loop of their
 // own (epoll.go) for the kicks and for whoever has finished something:

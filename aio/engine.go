@@ -58,6 +58,10 @@ type Engine struct {
 	dirty    fifo[*portQueue] // queues with completions to publish
 	settling fifo[*Port]      // ports whose last request has completed
 
+	pollTime  int64        // how long the thread looks before it sleeps, nanoseconds: poll.go
+	pollLimit int64        // most of it
+	lingering []*portQueue // what it looks at
+
 	watches []*portQueue // by watch id; nil: free, or the mailbox's
 	op      operation    // scratch: what is being submitted
 	events  [256]event   // scratch: what is being reaped
@@ -78,6 +82,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.pollLimit = pollMost
 	opened := make(chan error)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, and with it the ring's
@@ -206,11 +211,22 @@ func (e *Engine) turn() {
 	e.stats.lent.Store(int64(e.lent))
 	e.stats.writtenOff.Store(int64(e.writtenOff))
 	e.stats.enters.Add(1)
-	if err := e.backend.wait(!e.busy()); err != nil {
+	block := !e.busy()
+	if len(e.lingering) > 0 && e.poll(block) {
+		block = false
+	}
+	from, alone := e.now, block && e.inFlight == 0
+	if alone {
+		from = e.timer.now()
+	}
+	if err := e.backend.wait(block); err != nil {
 		// Not a disk's error: the ring itself is unusable, and with it every request in it.
 		panic(err)
 	}
 	e.now = e.timer.now()
+	if alone {
+		e.slept(e.now - from)
+	}
 	e.reap()
 	e.publish()
 }
@@ -281,6 +297,7 @@ func (e *Engine) publish() {
 	for e.dirty.len() > 0 {
 		q := e.dirty.pop()
 		q.dirty = false
+		q.expect()
 		q.Publish()
 	}
 }

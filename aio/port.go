@@ -94,14 +94,15 @@ type Port struct {
 	onGone    []func()
 }
 
-// portQueue is one of a port's queues. It is either ready, and will be looked at, or its
-// kick is armed.
+// portQueue is one of a port's queues. It is either ready, and will be looked at, or it lingers
+// until the thread sleeps, or its kick is armed.
 type portQueue struct {
 	Queue
-	port  *Port
-	watch uint32
-	ready bool
-	dirty bool // has completions to publish
+	port      *Port
+	watch     uint32
+	ready     bool
+	lingering bool // in Engine.lingering (poll.go)
+	dirty     bool // has completions to publish
 }
 
 // validate checks what a port is made of.
@@ -360,7 +361,7 @@ func (e *Engine) take(q *portQueue, most int) (looks int, empty bool) {
 			e.touch(q)
 		default:
 			e.slots.release(s)
-			if !q.EnableKicks() {
+			if q.linger() || !q.EnableKicks() {
 				q.ready = false
 				return looks, true
 			}

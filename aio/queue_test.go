@@ -101,6 +101,8 @@ func (q *testQueue) Publish() {
 	q.published = len(q.answers)
 }
 
+func (q *testQueue) Pending() bool { return q.waiting() > 0 }
+
 func (q *testQueue) EnableKicks() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -81,6 +81,9 @@ type Queue interface {
 	// the guest, which is interrupted if it wants to be.
 	Publish()
 
+	// Pending reports whether there may be something to pop, at the cost of a look into memory.
+	Pending() bool
+
 	// EnableKicks asks for a kick when the next request arrives. It is called
 	// after Pop returned Empty. It reports true if a request came meanwhile for
 	// which there may be no kick; the engine then pops again.

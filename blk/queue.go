@@ -108,6 +108,9 @@ func (q *queue) finish(head uint16, p *pending, status byte, written uint64) {
 // Publish implements aio.Queue.
 func (q *queue) Publish() { q.vq.Publish() }
 
+// Pending implements aio.Queue.
+func (q *queue) Pending() bool { return q.vq.Pending() }
+
 // EnableKicks implements aio.Queue.
 func (q *queue) EnableKicks() bool { return q.vq.EnableKicks() }
 

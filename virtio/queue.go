@@ -28,6 +28,7 @@ type Queue struct {
 	published uint16 // usedIdx as the driver knows it
 	usedFlags uint16
 	failed    bool // nothing is taken any more until reset
+	armed     bool // with EVENT_IDX: a kick was asked for, and not taken back since
 
 	inFlight []uint64 // bit per head: taken by Next, not yet in AddUsed
 	bufs     []buffer // scratch for walk, its capacity is the longest chain
@@ -48,7 +49,7 @@ func (q *Queue) start(l layout, features uint64) error {
 		return err
 	}
 	q.layout, q.features, q.rings = l, features, r
-	q.lastAvail, q.usedIdx, q.published, q.usedFlags, q.failed = 0, 0, 0, 0, false
+	q.lastAvail, q.usedIdx, q.published, q.usedFlags, q.failed, q.armed = 0, 0, 0, 0, false, false
 	clear(q.inFlight)
 	return nil
 }
@@ -148,6 +149,7 @@ func (q *Queue) EnableKicks() (more bool) {
 	}
 	if q.features&FeatureEventIdx != 0 {
 		q.rings.storeAvailEvent(q.layout.size, q.lastAvail)
+		q.armed = true
 	} else {
 		q.usedFlags = 0
 		q.rings.storeUsed(q.usedFlags, q.published)
@@ -155,10 +157,24 @@ func (q *Queue) EnableKicks() (more bool) {
 	return q.rings.availIdx() != q.lastAvail
 }
 
+// Pending reports whether there are chains to take, without taking any.
+func (q *Queue) Pending() bool { return !q.failed && q.rings.availIdx() != q.lastAvail }
+
 // DisableKicks says that the device looks by itself. A hint: kicks may still come.
-// With EVENT_IDX there is nothing to do: avail_event lies behind, and flags stay 0 (2.7.10.2).
+// With EVENT_IDX the flags stay 0 (2.7.10.2): avail_event is moved behind, unless the
+// driver has passed it already.
 func (q *Queue) DisableKicks() {
-	if q.features&FeatureEventIdx != 0 || q.usedFlags == usedNoNotify || q.failed {
+	if q.failed {
+		return
+	}
+	if q.features&FeatureEventIdx != 0 {
+		if q.armed && q.rings.availIdx() == q.lastAvail {
+			q.rings.storeAvailEvent(q.layout.size, q.lastAvail-1)
+		}
+		q.armed = false
+		return
+	}
+	if q.usedFlags == usedNoNotify {
 		return
 	}
 	q.usedFlags = usedNoNotify

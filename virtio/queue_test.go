@@ -182,6 +182,16 @@ func TestKickSuppression(t *testing.T) {
 		}
 		wants("kicks enabled", true)
 		empty()
+		dq.EnableKicks()
+		dq.DisableKicks()
+		wants("kicks asked for and taken back", false)
+		if !dq.Pending() {
+			t.Errorf("%+v: Pending doesn't see the chain", s)
+		}
+		empty()
+		if dq.Pending() {
+			t.Errorf("%+v: Pending sees a chain where there is none", s)
+		}
 		// A kick without a reason is harmless.
 		q.Kick()
 		if _, ok := dq.Next(); ok {
