@@ -199,7 +199,7 @@ func loadInitrd(ram *memory.RAM, path string, l loaded) (span, error) {
 			path, (n+1<<20-1)>>20, free>>20)
 	}
 	at := (top - n) &^ (pageSize - 1)
-	if _, err := io.ReadFull(f, ram.Bytes(at, n)); err != nil {
+	if err := readAt(f, ram.Bytes(at, n), 0); err != nil {
 		return span{}, fmt.Errorf("reading initrd %s: %w", path, err)
 	}
 	return span{at, n}, nil
@@ -218,9 +218,14 @@ func kernelRAM(ram *memory.RAM, gpa, n uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readAt fills guest memory from the file. Most of the time goes into touching
-// fresh memory, so several threads take a piece at a time.
+// readAt fills guest memory from the file.
 func (k *Kernel) readAt(dst []byte, off int64) error {
+	return truncated(readAt(k.file, dst, off), "the file is truncated")
+}
+
+// readAt fills guest memory from a file. Most of the time goes into touching fresh
+// memory, so several threads take a piece at a time.
+func readAt(f *os.File, dst []byte, off int64) error {
 	const piece, maxReaders = 2 << 20, 4
 	pieces := (len(dst) + piece - 1) / piece
 	var (
@@ -232,12 +237,12 @@ func (k *Kernel) readAt(dst []byte, off int64) error {
 		readers.Go(func() {
 			for i := int(next.Add(1)) - 1; i < pieces; i = int(next.Add(1)) - 1 {
 				at := i * piece
-				_, errs[i] = k.file.ReadAt(dst[at:min(at+piece, len(dst))], off+int64(at))
+				_, errs[i] = f.ReadAt(dst[at:min(at+piece, len(dst))], off+int64(at))
 			}
 		})
 	}
 	readers.Wait()
-	return truncated(cmp.Or(errs...), "the file is truncated")
+	return cmp.Or(errs...)
 }
 
 // truncated says what it means that a file ended early.
