@@ -37,7 +37,7 @@ func TestLimitsAreAccurate(t *testing.T) {
 		{Limits{IOPS: Rate{PerSecond: 200, Burst: 1}}, 512, 200},
 		{Limits{IOPS: Rate{PerSecond: 10000, Burst: 20000}}, 512, 10000},
 		{Limits{BPS: Rate{PerSecond: 1 << 20}}, 4096, 256},
-		{Limits{BPS: Rate{PerSecond: 1000, Burst: 1}}, 4096, 1000 / 4096},
+		{Limits{BPS: Rate{PerSecond: 1000, Burst: 1}}, 4096, 0}, // one in four seconds
 		{Limits{IOPS: Rate{PerSecond: 100}, BPS: Rate{PerSecond: 1 << 20}}, 4096, 100},
 		{Limits{IOPS: Rate{PerSecond: 1000}, BPS: Rate{PerSecond: 1 << 20}}, 4096, 256},
 	} {
