@@ -10,7 +10,7 @@ import (
 // leaveFirstCPU keeps the calling thread, and what it starts, off the lab's first processor, so that no guest ever runs
 // there.
 //
-// In QEMU (7.2 and 10.0, and not mended since) every FXRSTOR, on whichever processor, clears a flag in a word of the
+// In QEMU 7.2 (10.0 crashes in the same way) every FXRSTOR, on whichever processor, clears a flag in a word of the
 // *first* one without a lock (cpu_clear_ignne in target/i386/tcg). The same word, hflags2, says whether that processor
 // translates addresses through nested page tables, takes interrupts and hides its interrupt flag, which entering and leaving
 // a guest change. Now and then one of the two changes is lost: a guest goes on in the host's memory, the host in a guest's,
