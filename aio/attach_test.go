@@ -77,38 +77,6 @@ func testAttachUnderLoad(t *testing.T, cfg Config) {
 	}
 }
 
-// Whatever an engine did, when nothing is asked of it nothing wakes it.
-func TestIdleEngineSleeps(t *testing.T) { eachEngine(t, testIdleEngineSleeps) }
-
-func testIdleEngineSleeps(t *testing.T, cfg Config) {
-	cfg.MaxCapacity = 8
-	e := newTestEngine(t, cfg)
-	fd := openFile(t, "/dev/shm", 0, 1<<20)
-	group, err := e.NewGroup("g", Limits{BPS: Rate{PerSecond: 1 << 30}})
-	must(t, err)
-	for i := range 16 {
-		g := newGuest(t)
-		p := port(t, e, PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{g}, Demand: 64, Limits: Limits{IOPS: Rate{PerSecond: 1000}}, Group: group})
-		var calls []<-chan answer
-		for range 20 {
-			calls = append(calls, g.start(rw(Write, 0, 0, make([]byte, 512))))
-		}
-		calls = append(calls, g.start(testRequest{Request: Request{Op: Flush}}))
-		for _, call := range calls {
-			await(t, deadline(t), call, "write")
-		}
-		must(t, p.Idle(deadline(t)))
-	}
-	// The last timers were for what has happened since; the engine may come once more for them.
-	const watched = 500 * time.Millisecond
-	time.Sleep(watched / 5)
-	before := e.Stats().Enters
-	time.Sleep(watched)
-	if n := e.Stats().Enters - before; n > 0 {
-		t.Errorf("the idle engine was woken %d times in %v", n, watched)
-	}
-}
-
 // BenchmarkAttach compares the latencies of a disk, 16 requests deep, while 31 others come and go
 // within a second with those of a second before in which none does. It reports the two and their
 // ratio, of the 99.9th percentile and of the longest, and how long an Attach takes.
