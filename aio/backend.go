@@ -52,7 +52,7 @@ type operation struct {
 	mode   uint32       // opAllocate: FALLOC_FL_*
 	dsync  bool         // opWrite: on stable storage before it completes
 	async  bool         // may block: don't try it inline first
-	sync   bool         // opRead, opWrite: the file knows no RWF_NOWAIT, so that trying it without blocking is in vain
+	sync   bool         // opRead, opWrite: trying it inline would be in vain
 }
 
 type opcode uint8

@@ -7,10 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxInline is the most bytes the engine's own thread copies for one operation, from the
-// page cache or a file in memory; larger ones go to a worker.
-const maxInline = 64 << 10
-
 // native is the Linux AIO backend. io_submit(2) has a bad name for blocking although it is
 // asked not to; here it gets only what it can do at once:
 //

@@ -9,12 +9,13 @@ type slot struct {
 	seq   uint32 // the request's number; 0: the slot is free
 	next  *slot  // free list
 
-	req   Request
-	queue *portQueue
-	step  step  // what the kernel is doing, or is about to do, for the request
-	done  int64 // bytes of Length finished so far
-	asked int64 // bytes the present operation was asked for
-	tries int   // times the kernel put the present step off
+	req       Request
+	queue     *portQueue
+	step      step  // what the kernel is doing, or is about to do, for the request
+	done      int64 // bytes of Length finished so far
+	asked     int64 // bytes the present operation was asked for
+	tries     int   // times the kernel put the present step off
+	elsewhere bool  // the present operation counts in the port's elsewhere
 
 	errno        unix.Errno // what it failed with, while it is kept (park.go)
 	start        int64      // when it was popped, on the engine's clock

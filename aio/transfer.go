@@ -80,7 +80,6 @@ func (e *Engine) issue(s *slot) {
 			op.code, op.dsync = opWrite, r.Durable
 		}
 		op.iov = s.buffers()
-		op.sync = s.queue.port.sync
 	case stepSync:
 		op.code = opSync
 	case stepPunch:
@@ -95,6 +94,7 @@ func (e *Engine) issue(s *slot) {
 		op.iov = s.one[:]
 	}
 	s.asked = op.length
+	s.queue.port.hand(s, op)
 	e.backend.submit(op)
 }
 
@@ -114,6 +114,10 @@ func (s *slot) buffers() []unix.Iovec {
 
 // completed carries on with a request whose operation has ended.
 func (e *Engine) completed(s *slot, result int32) {
+	if s.elsewhere {
+		s.elsewhere = false
+		s.queue.port.elsewhere--
+	}
 	n, errno := int64(result), unix.Errno(0)
 	if result < 0 {
 		n, errno = 0, unix.Errno(-result)

@@ -12,8 +12,9 @@ import (
 const (
 	// batch is the size of the submission queue: the most requests one system call
 	// submits. It is a constant and has nothing to do with capacity: large batches hold
-	// back both the first request of the batch and the completions behind it.
-	batch = 64
+	// back both the first request of the batch and the completions behind it. A guest that
+	// keeps 64 requests outstanding should find half of them done while the rest is under way.
+	batch = 32
 
 	// cqSlack is what the completion queue holds beside one entry for each credit: kicks,
 	// wakes, the timer and answers to removals. A kick takes an entry each time the kernel looks at

@@ -30,8 +30,7 @@ func (r *record) markdown(picture string) string {
 Random reads of 4 KiB with O_DIRECT from files of 512 MiB together, on tmpfs and on a real file system, by a guest that
 polls all its disks from one vCPU (guest/diskbench). QEMU has one I/O thread for all disks; ebb always has one engine
 thread. *Bare* is a loop over one io_uring without a VM, beside a core that is kept busy as a polling vCPU keeps it. It
-asks the kernel to try each request without blocking first, as is usual; on tmpfs that is in vain, and ebb doesn't
-(docs/engine.md), so that a VM can be faster than the bare loop.
+opens its files as ebb does (docs/engine.md).
 Everything is measured once a round; given are medians over %d rounds with the lowest and the highest, and ratios are
 taken within a round. This file is written by
 

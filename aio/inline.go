@@ -1,0 +1,62 @@
+package aio
+
+import "golang.org/x/sys/unix"
+
+// Most transfers are tried on the engine's thread, as part of the system call that submits them,
+// with the demand not to block (RWF_NOWAIT); those that would go to another thread. A file that
+// can't be asked that leaves two ways:
+//
+//	on tmpfs, with O_DIRECT, and without swap   up to 64 KiB on the engine's thread: it is a copy
+//	                                            within memory, and shorter than waking another thread
+//	anything else                               on another thread, without a try
+//
+// On tmpfs a write takes the file's lock, which another thread may hold for as long as a large
+// write or a discard takes. So writes go to other threads while one of the port is there.
+// Linux AIO can be asked for the first way as it is. io_uring does it only on files that are
+// marked with O_NONBLOCK, which means nothing to tmpfs itself.
+
+// maxInline is the most bytes the engine's own thread copies for one operation, from the
+// page cache or a file in memory; larger ones go to another thread.
+const maxInline = 64 << 10
+
+// handOver is what a file needs of other threads.
+type handOver uint8
+
+const (
+	handBlocking handOver = iota // nothing but what would block
+	handAll
+	handLarge // of a file in memory
+)
+
+// handOverOf finds out about a file, and marks it if it is in memory.
+func handOverOf(fd int) handOver {
+	if knowsNowait(fd) {
+		return handBlocking
+	}
+	var fs unix.Statfs_t
+	var host unix.Sysinfo_t
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_DIRECT == 0 || unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.TMPFS_MAGIC ||
+		unix.Sysinfo(&host) != nil || host.Totalswap > 0 {
+		return handAll
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
+		return handAll
+	}
+	return handLarge
+}
+
+// hand decides where a transfer takes place, and counts what holds the file's lock elsewhere.
+func (p *Port) hand(s *slot, op *operation) {
+	transfer := op.code == opRead || op.code == opWrite
+	switch p.handOver {
+	case handAll:
+		op.sync = transfer
+	case handLarge:
+		op.async = op.async || transfer && op.length > maxInline || op.code == opWrite && p.elsewhere > 0
+	}
+	if op.code != opRead && (op.async || !transfer) {
+		s.elsewhere = true
+		p.elsewhere++
+	}
+}

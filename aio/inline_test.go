@@ -1,0 +1,105 @@
+package aio
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestHandOverOf(t *testing.T) {
+	inMemory := handLarge
+	var host unix.Sysinfo_t
+	must(t, unix.Sysinfo(&host))
+	if host.Totalswap > 0 {
+		inMemory = handAll
+	}
+	ext4 := openFile(t, "", unix.O_DIRECT, 1<<20)
+	for _, c := range []struct {
+		name  string
+		fd    int
+		magic int64 // of a file system that is known to do so
+		want  handOver
+	}{
+		{"tmpfs", openFile(t, "/dev/shm", unix.O_DIRECT, 1<<20), unix.TMPFS_MAGIC, inMemory},
+		{"tmpfs, buffered", openFile(t, "/dev/shm", 0, 1<<20), unix.TMPFS_MAGIC, handAll},
+		{"ext4", ext4, unix.EXT4_SUPER_MAGIC, handBlocking},
+	} {
+		var st unix.Statfs_t
+		must(t, unix.Fstatfs(c.fd, &st))
+		if st.Type != c.magic {
+			t.Logf("no %s here", c.name)
+			continue
+		}
+		if got := handOverOf(c.fd); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// Where a transfer takes place, on files that can't be asked not to block.
+func TestHandOver(t *testing.T) {
+	small, large := make([]byte, maxInline), make([]byte, maxInline+1)
+	type where struct{ sync, async bool }
+	for _, c := range []struct {
+		name     string
+		handOver handOver
+		requests []testRequest
+		want     []where
+	}{
+		{"what would block", handBlocking,
+			[]testRequest{rw(Read, 0, 0, large), rw(Write, 1, 0, large), {Request: Request{Op: Flush}}},
+			[]where{{}, {}, {}}},
+		{"all", handAll,
+			[]testRequest{rw(Read, 0, 0, small), rw(Write, 1, 0, small), {Request: Request{Op: Flush}}},
+			[]where{{sync: true}, {sync: true}, {}}},
+		{"large", handLarge,
+			[]testRequest{rw(Read, 0, 0, small), rw(Read, 1, 0, large), rw(Write, 2, 0, small)},
+			[]where{{}, {async: true}, {}}},
+		{"writes beside a large write", handLarge,
+			[]testRequest{rw(Write, 0, 0, large), rw(Write, 1, 0, small), rw(Read, 2, 0, small)},
+			[]where{{async: true}, {async: true}, {}}},
+		{"writes beside a discard", handLarge,
+			[]testRequest{ranged(Discard, 0, 0, 4096), rw(Write, 1, 0, small), rw(Read, 2, 0, small)},
+			[]where{{}, {async: true}, {}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t, 1<<20)
+			e := f.engine(0)
+			q := newTestQueue(t)
+			p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 8})
+			p.handOver = c.handOver
+			q.add(c.requests...)
+			f.signal(p.queues[0])
+			f.rest(e)
+			for i, op := range f.log {
+				if got := (where{op.sync, op.async}); got != c.want[i] {
+					t.Errorf("request %d: %+v, not %+v", i, got, c.want[i])
+				}
+			}
+			if len(f.log) != len(c.want) || p.elsewhere != 0 {
+				t.Errorf("%d operations, %d still elsewhere", len(f.log), p.elsewhere)
+			}
+			// All is back: the next write is tried again.
+			f.log = nil
+			q.add(rw(Write, 9, 0, small))
+			f.signal(p.queues[0])
+			f.rest(e)
+			if len(f.log) != 1 || f.log[0].async {
+				t.Errorf("afterwards: %+v", f.log)
+			}
+		})
+	}
+}
+
+// Only what has to is handed to the kernel's threads at once.
+func TestSyncFilesAreNotTried(t *testing.T) {
+	lockThread(t)
+	r := newTestRing(t, 64)
+	for _, sync := range []bool{false, true} {
+		r.submit(&operation{code: opRead, fd: 0, sync: sync, iov: []unix.Iovec{iovec(make([]byte, 1))}})
+		if got := r.sqes[(r.tail-1)&uint32(len(r.sqes)-1)].flags&sqeAsync != 0; got != sync {
+			t.Errorf("sync %v: handed over %v", sync, got)
+		}
+		r.tail--
+	}
+}
