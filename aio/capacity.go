@@ -20,7 +20,8 @@ const (
 //	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
 //	                               resize them ≥ limit + 1024, made once
 //	           kernel workers      min(max(n, 64), 1024), only while they block
-//	native     io_setup events     ≥ n, a new context beside the old one until that is empty
+//	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context
+//	                               beside the old one until that is empty
 //	native,    workers             min(max(n, 64), 1024), only while they block
 //	threads
 func capacityFor(demand, limit int) int {

@@ -24,7 +24,7 @@ func (e *Engine) verify() {
 	assert(writtenOff == e.writtenOff, "ports have %d requests written off, the engine %d", writtenOff, e.writtenOff)
 	assert(setAside == e.setAside, "%d credits are set aside, the ports' reserves say %d", e.setAside, setAside)
 	assert(lent == e.lent, "%d credits are lent, the ports' shares say %d", e.lent, lent)
-	assert(e.slots.limit >= e.capacity+e.writtenOff, "%d slots for %d credits and %d written off", e.slots.limit, e.capacity, e.writtenOff)
+	assert(e.slots.limit*slotChunk >= e.capacity+e.writtenOff, "%d slots for %d credits and %d written off", e.slots.limit*slotChunk, e.capacity, e.writtenOff)
 	assert(e.dirty.len() == 0, "%d queues were not published", e.dirty.len())
 	assert(e.settling.len() == 0, "%d ports were not settled", e.settling.len())
 }

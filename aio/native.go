@@ -2,6 +2,7 @@ package aio
 
 import (
 	"fmt"
+	"math/bits"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -87,9 +88,11 @@ func setupError(events int, errno unix.Errno) error {
 
 // resize makes a context for the capacity, if the present one doesn't fit: for contexts
 // can't be resized, it is a new one beside the old, which goes once it is empty. Without a
-// context that is large enough, what doesn't fit goes to the workers.
+// context that is large enough, what doesn't fit goes to the workers. io_setup(2) takes longer
+// than a request, so contexts grow in powers of two, and several disks attach to one.
 //
-//	events  = capacity, and a context is kept while capacity ≤ events ≤ 4 · capacity
+//	events  = 2^⌈log2 capacity⌉, or capacity where fs.aio-max-nr leaves no more;
+//	          a context is kept while capacity ≤ events ≤ 4 · capacity
 //	workers = min(max(capacity, 64), 1024)
 func (n *native) resize(capacity int) error {
 	n.workers.resize(capacity)
@@ -99,7 +102,10 @@ func (n *native) resize(capacity int) error {
 	if have := n.context.events; capacity <= have && have <= 4*capacity {
 		return nil
 	}
-	c, errno := newContext(capacity)
+	c, errno := newContext(1 << bits.Len(uint(capacity-1)))
+	if errno == unix.EAGAIN {
+		c, errno = newContext(capacity)
+	}
 	if errno != 0 {
 		if capacity <= n.context.events {
 			return nil // it only takes more of fs.aio-max-nr than it need

@@ -61,7 +61,7 @@ func TestContextIsReplacedInFlight(t *testing.T) {
 // A context that is much too large is given back, one that is a little too large is kept.
 func TestContextFitsCapacity(t *testing.T) {
 	n := newTestNative(t)
-	for _, c := range []struct{ capacity, events int }{{1000, 1000}, {500, 1000}, {250, 1000}, {249, 249}, {64, 249}, {62, 62}, {63, 63}} {
+	for _, c := range []struct{ capacity, events int }{{1000, 1024}, {512, 1024}, {256, 1024}, {255, 256}, {64, 256}, {62, 64}, {63, 64}} {
 		must(t, n.resize(c.capacity))
 		if n.context.events != c.events {
 			t.Errorf("capacity %d: %d events, want %d", c.capacity, n.context.events, c.events)

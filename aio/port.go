@@ -146,8 +146,13 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 		return nil, fmt.Errorf("aio: attach disk %s: %w", cfg.Name, err)
 	}
 	p := newPort(e, cfg, bounce)
+	slots := newChunks(min(cfg.Demand, e.limit) + slotChunk)
 	attached := make(chan bool, 1)
-	if e.mail.post(func() { attached <- e.attach(p) }) && <-attached {
+	attach := func() {
+		e.slots.spare = slots
+		attached <- e.attach(p)
+	}
+	if e.mail.post(attach) && <-attached {
 		return p, nil
 	}
 	p.bounce.close()
@@ -246,7 +251,9 @@ func (p *Port) settled() {
 	}
 	delete(p.engine.ports, p)
 	p.engine.resize()
-	p.bounce.close()
+	bounce := p.bounce
+	p.bounce = bouncePool{}
+	go bounce.close() // unmapping memory takes time
 	for _, done := range p.onGone {
 		done()
 	}

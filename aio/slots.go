@@ -1,6 +1,10 @@
 package aio
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // slot is the engine's record of one request in flight. Its address stays the same while
 // it is in use.
@@ -32,61 +36,97 @@ type slot struct {
 // that an answer to an earlier user of the slot can't be taken for one to this.
 func (s *slot) id() uint64 { return uint64(s.seq)<<24 | uint64(s.index) }
 
-const slotChunk = 64 // slots allocated and given back together
+// slotChunk is the number of slots allocated and given back together.
+const slotChunk = 64
 
 // slotTable holds the slots. There are at least as many as credits: whoever has a credit
 // gets a slot. The slices in them grow to what the guests' requests need and are reused,
 // last used first, so that a guest with few requests in flight touches few of them.
 type slotTable struct {
-	chunks []*[slotChunk]slot
-	limit  int   // slots with a lower index may be given out
-	free   *slot // of those
-	used   int   // slots in use, whatever their index
-	beyond int   // of those, index ≥ limit
+	chunks []*chunk // by their slots' index / slotChunk
+	limit  int      // chunks whose slots may be given out; the others go when they are empty
+	open   *chunk   // of those below the limit, the ones with free slots
+	spare  []*chunk // for the next resize, if it needs any
+	used   int      // slots in use, whatever their chunk
 	seq    uint32
 }
 
+type chunk struct {
+	slots  [slotChunk]slot
+	free   *slot
+	used   int
+	next   *chunk // of slotTable.open
+	isOpen bool   // on it
+}
+
+// newChunks makes what n slots take. Fresh memory costs more time than requests in flight
+// should lose to a disk that is being attached, so it is done before the engine is asked.
+func newChunks(n int) []*chunk {
+	chunks := make([]*chunk, (n+slotChunk-1)/slotChunk)
+	for i := range chunks {
+		c := new(chunk)
+		for k := range slices.Backward(c.slots[:]) {
+			s := &c.slots[k]
+			s.next, c.free = c.free, s
+		}
+		chunks[i] = c
+	}
+	return chunks
+}
+
 // resize makes room for n requests in flight, rounded up to whole chunks. Slots in use
-// beyond that stay until they are released.
+// beyond that stay until they are released. It looks at chunks, not at slots: there can be many.
 func (t *slotTable) resize(n int) {
-	for len(t.chunks)*slotChunk < n {
-		chunk := new([slotChunk]slot)
-		for i := range chunk {
-			chunk[i].index = uint32(len(t.chunks)*slotChunk + i)
+	t.limit = (n + slotChunk - 1) / slotChunk
+	for len(t.chunks) < t.limit {
+		if len(t.spare) == 0 {
+			t.spare = newChunks(slotChunk)
 		}
-		t.chunks = append(t.chunks, chunk)
-	}
-	t.limit = (n + slotChunk - 1) / slotChunk * slotChunk
-	t.free, t.beyond = nil, 0
-	for i := len(t.chunks)*slotChunk - 1; i >= 0; i-- {
-		switch s := t.at(uint32(i)); {
-		case s.seq != 0 && i >= t.limit:
-			t.beyond++
-		case s.seq == 0 && i < t.limit:
-			s.next, t.free = t.free, s
+		c := t.spare[0]
+		t.spare = t.spare[1:]
+		for i := range c.slots {
+			c.slots[i].index = uint32(len(t.chunks)*slotChunk + i)
 		}
+		t.chunks = append(t.chunks, c)
 	}
+	t.spare = nil
 	t.trim()
-}
-
-// trim gives up the chunks beyond the limit once none of their slots is in use.
-func (t *slotTable) trim() {
-	if n := t.limit / slotChunk; t.beyond == 0 && n < len(t.chunks) {
-		clear(t.chunks[n:])
-		t.chunks = t.chunks[:n]
+	t.open = nil
+	for i, c := range slices.Backward(t.chunks) {
+		c.isOpen = false
+		if i < t.limit && c.free != nil {
+			t.reopen(c)
+		}
 	}
 }
 
-func (t *slotTable) at(index uint32) *slot {
-	return &t.chunks[index/slotChunk][index%slotChunk]
+// reopen lets slots of the chunk be given out.
+func (t *slotTable) reopen(c *chunk) {
+	c.isOpen = true
+	c.next, t.open = t.open, c
+}
+
+// trim gives up the empty chunks at the end, beyond the limit.
+func (t *slotTable) trim() {
+	n := len(t.chunks)
+	for n > t.limit && t.chunks[n-1].used == 0 {
+		n--
+	}
+	clear(t.chunks[n:])
+	t.chunks = t.chunks[:n]
 }
 
 // take returns a slot for a request from q.
 //
 // Preconditions: fewer than the resized number are in use.
 func (t *slotTable) take(q *portQueue) *slot {
-	s := t.free
-	t.free, s.next = s.next, nil
+	c := t.open
+	s := c.free
+	c.free, s.next = s.next, nil
+	c.used++
+	if c.free == nil {
+		t.open, c.next, c.isOpen = c.next, nil, false
+	}
 	t.used++
 	if t.seq++; t.seq == 0 {
 		t.seq++
@@ -104,12 +144,16 @@ func (t *slotTable) release(s *slot) {
 	s.step, s.done, s.asked, s.tries = 0, 0, 0, 0
 	s.rest, s.chunk, s.one[0] = nil, nil, unix.Iovec{}
 	t.used--
-	if int(s.index) < t.limit {
-		s.next, t.free = t.free, s
-		return
+	i := int(s.index / slotChunk)
+	c := t.chunks[i]
+	s.next, c.free = c.free, s
+	c.used--
+	switch {
+	case i >= t.limit:
+		t.trim()
+	case !c.isOpen:
+		t.reopen(c)
 	}
-	t.beyond--
-	t.trim()
 }
 
 // find returns the slot in use with an id, or nil.
@@ -118,7 +162,7 @@ func (t *slotTable) find(id uint64) *slot {
 	if int(index) >= len(t.chunks)*slotChunk {
 		return nil
 	}
-	if s := t.at(index); s.seq == seq && seq != 0 {
+	if s := &t.chunks[index/slotChunk].slots[index%slotChunk]; s.seq == seq && seq != 0 {
 		return s
 	}
 	return nil
