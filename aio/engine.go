@@ -88,6 +88,7 @@ func New(cfg Config) (*Engine, error) {
 		// Never unlocked: the thread ends with the goroutine, and with it the ring's
 		// tie to the thread that made it.
 		runtime.LockOSThread()
+		_ = os.WriteFile("/proc/thread-self/comm", []byte("ebb-engine"), 0) // for top and perf
 		defer close(e.stopped)
 		err := e.open(e.choose)
 		opened <- err

@@ -30,6 +30,7 @@ type vcpu struct {
 func (c *vcpu) run() {
 	// Not unlocked: the thread ends with the goroutine, and its signals with it.
 	runtime.LockOSThread()
+	_ = os.WriteFile("/proc/thread-self/comm", fmt.Appendf(nil, "ebb-vcpu-%d", c.id), 0) // for top and perf
 	c.thread.Store(int32(unix.Gettid()))
 	for alive := c.gate.pass(c); alive; {
 		err := c.kvm.Run()
