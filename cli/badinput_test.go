@@ -249,6 +249,7 @@ func TestBadInput(t *testing.T) {
 		{name: "disk unreadable", args: with("--disk", "path=secret,readonly"), exit: 1, steps: "nobody", parts: []string{"--disk vda", "secret", "permission denied"}},
 
 		// The rest.
+		{name: "too many slots", args: with("--hotplug-slots", "9"), exit: 2, parts: []string{"--hotplug-slots 9", "0 to 8"}},
 		{name: "no requests", args: with("--aio-max", "0"), exit: 2, parts: []string{"--aio-max 0", "1 to 32768"}},
 		{name: "engine", args: with("--aio", "posix"), exit: 2, parts: []string{"--aio posix", "uring, native or threads"}},
 		{name: "console garbage", args: with("--console", "window"), exit: 2, parts: []string{"--console window", "stdio, none or file:FILE"}},

@@ -332,10 +332,12 @@ func TestBadCommands(t *testing.T) {
 
 // What a real VM says to wrong requests about its disks.
 func TestBadDisk(t *testing.T) {
-	v := startVM(t, obedient(), "--disk", "path="+image(t))
+	v := startVM(t, obedient(), "--disk", "path="+image(t), "--hotplug-slots", "1")
 	v.ebb(1, "disk", "remove", "web", "vdb").wantComplaint(`"vdb"`, "`ebb stats`")
 	v.ebb(1, "disk", "resize", "web", "vdb", "1G").wantComplaint(`"vdb"`, "`ebb stats`")
 	v.ebb(1, "disk", "add", "web", "path=b.img,id=vda").wantComplaint("vda", "id=NAME")
+	wantOutput(t, v.ebb(0, "disk", "add", "web", "path="+image(t)), "vdb\n")
+	v.ebb(1, "disk", "add", "web", "path="+image(t)).wantComplaint("vdc", "none of 1 hotplug slots", "--hotplug-slots (at most 8)")
 }
 
 // Garbage and a flood on the socket are no matter of the guest's.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"time"
 
 	"github.com/docker/go-units"
@@ -33,6 +34,7 @@ func runCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N][,iops=N][,bps=SIZE][,group=..][,weight=N][,error=report|stop]`, as often as needed"},
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring, native or threads", Value: "uring"},
 			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
+			&cli.StringFlag{Name: "hotplug-slots", Usage: "`NUMBER` of disks that can be added while the guest runs", Value: strconv.Itoa(machine.DefaultHotplugSlots)},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
 			&cli.StringFlag{Name: "control", Usage: "control socket `PATH` (default: by the VM's name in $XDG_RUNTIME_DIR/ebb)"},
 			&cli.BoolFlag{Name: "no-reboot", Usage: "end when the guest resets (exit code 3) instead of booting again"},
@@ -147,6 +149,9 @@ func machineConfig(c *cli.Context, disks []string) (cfg machine.Config, err erro
 	}
 	if cfg.AIOMax, err = parseNumber(c.String("aio-max"), 1, 32768); err != nil {
 		return cfg, usagef("--aio-max %s: %w", c.String("aio-max"), err)
+	}
+	if cfg.HotplugSlots, err = parseNumber(c.String("hotplug-slots"), 0, machine.MaxHotplugSlots); err != nil {
+		return cfg, usagef("--hotplug-slots %s: %w", c.String("hotplug-slots"), err)
 	}
 	if cfg.Memory, err = parseMemory(c.String("memory")); err != nil {
 		return cfg, err

@@ -18,11 +18,12 @@ const (
 	MinMemory = 16 << 20 // bytes
 	MaxMemory = 1 << 40  // bytes; guest-physical addresses stay below 2^40
 
-	// MaxHotplugSlots is how many disks can at most be added to a running guest.
+	// MaxHotplugSlots is how many disks can at most be added to a running guest: their
+	// root ports are the functions of one device.
 	MaxHotplugSlots = 8
 
-	// DefaultHotplugSlots is few: each slot is a root port, and costs a Linux guest
-	// 1 to 2 % of its boot (docs/bench/boot.md).
+	// DefaultHotplugSlots is what ebb run gives, which is few: each slot is a root port,
+	// and costs a Linux guest 1 to 2 % of its boot (docs/bench/boot.md).
 	DefaultHotplugSlots = 2
 )
 
@@ -37,9 +38,7 @@ type Config struct {
 
 	Disks []Disk
 
-	// HotplugSlots is how many disks can be added while the guest runs, up to
-	// MaxHotplugSlots. 0: DefaultHotplugSlots; -1: none.
-	HotplugSlots int
+	HotplugSlots int // how many disks can be added while the guest runs, up to MaxHotplugSlots
 
 	// Console takes what the guest writes to its serial port, from one goroutine.
 	// nil drops it.
@@ -76,8 +75,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%s of memory is not possible: give %d MiB to %d GiB with --memory", mebibytes(c.Memory), MinMemory>>20, MaxMemory>>30)
 	case c.Memory%memory.Alignment != 0:
 		return fmt.Errorf("%s of memory is not possible: give a multiple of 2 MiB with --memory", mebibytes(c.Memory))
-	case c.HotplugSlots < -1 || c.HotplugSlots > MaxHotplugSlots:
-		return fmt.Errorf("%d hotplug slots are not possible: the most is %d", c.HotplugSlots, MaxHotplugSlots)
+	case c.HotplugSlots < 0 || c.HotplugSlots > MaxHotplugSlots:
+		return fmt.Errorf("%d hotplug slots are not possible: give 0 to %d with --hotplug-slots", c.HotplugSlots, MaxHotplugSlots)
 	case len(c.Disks) > MaxDisks:
 		return fmt.Errorf("%d disks are not possible: at most %d fit on the bus", len(c.Disks), MaxDisks)
 	}

@@ -63,7 +63,8 @@ func (m *Machine) freeSlot() (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("all hotplug slots (%d) are taken; remove an added disk first", m.cfg.HotplugSlots)
+	return 0, fmt.Errorf("none of %d hotplug slots is free; give `ebb run` more with --hotplug-slots (at most %d), or remove an added disk first",
+		m.cfg.HotplugSlots, MaxHotplugSlots)
 }
 
 // AddDisk gives the machine another disk and plugs it into the running guest, which

@@ -79,7 +79,7 @@ func wantLocked(t testing.TB, path string, want bool) {
 
 func TestAddAndRemoveDisk(t *testing.T) {
 	disks := diskImages(t, 2)
-	r := start(t, Config{Disks: disks[:1]}, polite)
+	r := start(t, Config{Disks: disks[:1], HotplugSlots: 1}, polite)
 	r.until("hardware", func() bool { return r.PowerButton() == nil })
 	before := openFiles(t)
 	for range 20 {
@@ -97,7 +97,7 @@ func TestAddAndRemoveDisk(t *testing.T) {
 // A guest that doesn't answer keeps its disk, and all else goes on.
 func TestRemoveDiskGuestHolds(t *testing.T) {
 	disks := diskImages(t, 1)
-	r := start(t, Config{}, stubborn)
+	r := start(t, Config{HotplugSlots: 2}, stubborn)
 	r.moves(counterAddr, 0)
 	r.add(disks[0])
 	for range 3 {
@@ -154,7 +154,7 @@ func TestAddDiskRefuses(t *testing.T) {
 	for _, d := range disks[1 : 1+MaxHotplugSlots] {
 		r.add(d)
 	}
-	if err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "are taken") {
+	if err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "none of 8 hotplug slots is free") {
 		t.Errorf("one disk too many: %v", err)
 	}
 	r.remove("b") // which no guest has turned on
@@ -183,7 +183,7 @@ func TestAddDiskRefuses(t *testing.T) {
 // Before there is a guest disks come and go as well.
 func TestDisksBeforeRun(t *testing.T) {
 	disks := diskImages(t, 2)
-	r := prepare(t, Config{NoReboot: true}, restless)
+	r := prepare(t, Config{NoReboot: true, HotplugSlots: 2}, restless)
 	r.add(disks[0])
 	r.add(disks[1])
 	r.remove("a")
@@ -196,7 +196,7 @@ func TestDisksBeforeRun(t *testing.T) {
 // Resets build the slots anew: with what is there, without what was removed.
 func TestDisksOutliveResets(t *testing.T) {
 	disks := diskImages(t, 1)
-	r := start(t, Config{}, restless)
+	r := start(t, Config{HotplugSlots: 1}, restless)
 	for range 3 {
 		n := len(r.writes(1))
 		r.until("an empty slot", func() bool { return strings.Contains(r.console.String()[n:], "0") })
@@ -250,7 +250,7 @@ func TestDisksRace(t *testing.T) {
 
 func TestResizeDisk(t *testing.T) {
 	disks := diskImages(t, 2)
-	r := start(t, Config{Disks: disks[:1]}, polite)
+	r := start(t, Config{Disks: disks[:1], HotplugSlots: 1}, polite)
 	r.until("hardware", func() bool { return r.PowerButton() == nil })
 	r.add(disks[1])
 	for _, d := range disks {
@@ -271,7 +271,7 @@ func TestResizeDisk(t *testing.T) {
 // the new one is built without the disk.
 func TestRemoveDiskMeetsReset(t *testing.T) {
 	disks := diskImages(t, 1)
-	r := prepare(t, Config{NoReboot: true}, restless)
+	r := prepare(t, Config{NoReboot: true, HotplugSlots: 2}, restless)
 	r.add(disks[0])
 	r.mu.Lock()
 	r.dismantling = true

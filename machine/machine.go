@@ -78,12 +78,6 @@ func New(cfg Config) (*Machine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	switch cfg.HotplugSlots {
-	case -1:
-		cfg.HotplugSlots = 0
-	case 0:
-		cfg.HotplugSlots = DefaultHotplugSlots
-	}
 	m := &Machine{cfg: cfg}
 	m.changed.L = &m.mu
 	if err := m.take(); err != nil {

@@ -134,7 +134,7 @@ func TestHotplug(t *testing.T) {
 			cold := newHot(t, "cold", 4<<20)
 			a, b := newHot(t, "a", 8<<20), newHot(t, "b", 16<<20)
 			b.Direct = true
-			g := startMachine(t, series, machine.Config{CPUs: 2, Disks: []machine.Disk{cold.Disk}})
+			g := startMachine(t, series, machine.Config{CPUs: 2, Disks: []machine.Disk{cold.Disk}, HotplugSlots: 2})
 			g.expect(prompt)
 
 			g.add(a)
@@ -187,10 +187,24 @@ func TestHotplug(t *testing.T) {
 	}
 }
 
+// The guest finds a disk in each slot of the most there can be.
+func TestEveryHotplugSlot(t *testing.T) {
+	g := startMachine(t, "6.1", machine.Config{HotplugSlots: machine.MaxHotplugSlots})
+	g.expect(prompt)
+	var disks []hot
+	for i := range machine.MaxHotplugSlots {
+		disks = append(disks, newHot(t, string(rune('a'+i)), 4<<20))
+		g.add(disks[i])
+	}
+	for _, d := range disks {
+		g.write(d, g.name(d))
+	}
+}
+
 // A guest that turns slots off and on as it likes, and one that has I/O on a disk
 // that is taken away.
 func TestHotplugByTheGuest(t *testing.T) {
-	g := startMachine(t, "6.1", machine.Config{CPUs: 2})
+	g := startMachine(t, "6.1", machine.Config{CPUs: 2, HotplugSlots: 1})
 	g.expect(prompt)
 	a, b := newHot(t, "a", 8<<20), newHot(t, "b", 64<<20)
 	g.add(a)
