@@ -21,11 +21,13 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		if !first {
 			return
 		}
-		m.cfg.Log.Error("the guest is stopped by a disk", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
+		m.cfg.Log.Error("a disk's failure stops the guest", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
 			"offset", f.Offset, "length", f.Length, "err", f.Err)
 		// Other disks finish what they have in flight, which takes as long as it takes.
 		if err := m.Pause(context.Background()); err != nil {
 			m.cfg.Log.Error("stopping the guest", "err", err)
+			return
 		}
+		m.cfg.Log.Error("the guest is stopped until it is resumed", "disk", d.cfg.ID)
 	}()
 }

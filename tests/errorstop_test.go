@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +28,14 @@ func (e *ebb) ask(args ...string) string {
 	return string(out)
 }
 
+// awaitStops waits until ebb has said n times that a disk stopped the guest.
+func (e *ebb) awaitStops(n int) {
+	e.t.Helper()
+	if !e.await(func() bool { return strings.Count(e.stderr.String(), "the guest is stopped until it is resumed") >= n }) {
+		e.t.Fatalf("ebb ended before the guest had stopped %d times\n%s", n, e.transcript())
+	}
+}
+
 // A full file system stops the guest, which doesn't notice; when there is room again and the
 // guest is resumed, the write that failed is carried out.
 func TestFullDiskStopsTheGuest(t *testing.T) {
@@ -48,36 +55,26 @@ func TestFullDiskStopsTheGuest(t *testing.T) {
 	e.expect("ebb:/#")
 	written := make(chan string, 1)
 	go func() {
+		defer close(written) // when run has failed, too
 		written <- e.run("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct 2>&1; echo status $?")
 	}()
 
-	var vm control.Info
-	for deadline := time.Now().Add(guestDeadline); vm.State != "paused"; time.Sleep(50 * time.Millisecond) {
-		var list []control.Info
-		if err := json.Unmarshal([]byte(e.ask("list", "--json")), &list); err != nil || len(list) != 1 {
-			t.Fatalf("%v, %v", list, err)
-		}
-		if vm = list[0]; time.Now().After(deadline) {
-			t.Fatalf("the guest is still %s\n%s", vm.State, e.transcript())
-		}
+	e.awaitStops(1)
+	var list []control.Info
+	if err := json.Unmarshal([]byte(e.ask("list", "--json")), &list); err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
 	}
-	if !strings.Contains(vm.Reason, "vda") || !strings.Contains(vm.Reason, "no space") {
-		t.Errorf("reason %q", vm.Reason)
+	if vm := list[0]; vm.State != "paused" || !strings.Contains(vm.Reason, "vda") || !strings.Contains(vm.Reason, "no space") {
+		t.Errorf("the guest is %s, reason %q", vm.State, vm.Reason)
 	}
 	e.ask("resume", "full") // too early: it stops again
+	e.awaitStops(2)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	for done := false; !done; {
-		e.ask("resume", "full") // if the guest had not stopped again yet, once more
-		select {
-		case out := <-written:
-			if !strings.Contains(out, "status 0") {
-				t.Errorf("the guest's write: %s", out)
-			}
-			done = true
-		case <-time.After(time.Second):
-		}
+	e.ask("resume", "full")
+	if out := <-written; !strings.Contains(out, "status 0") {
+		t.Errorf("the guest's write: %s", out)
 	}
 	if got := e.run("dmesg | grep -ci 'i/o error'"); strings.TrimSpace(got) != "0" {
 		t.Errorf("the guest noticed: %s", e.run("dmesg | tail"))
