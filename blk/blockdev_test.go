@@ -32,7 +32,7 @@ func TestBlockDevice(t *testing.T) {
 	dev := loopDevice(t, 1<<20)
 	img := open(t, dev, ImageOptions{})
 	if img.Size() != 1<<20 || !img.device || img.BlockSize() != 512 || !img.zeroes || !img.discard {
-		t.Errorf("%+v", *img)
+		t.Errorf("%+v", img)
 	}
 	if _, err := OpenImage(dev, ImageOptions{ReadOnly: true}); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
@@ -67,13 +67,13 @@ func TestBlockDevice4Kn(t *testing.T) {
 	}
 	img := open(t, dev, ImageOptions{})
 	if img.BlockSize() != 512 || img.discard || img.zeroes {
-		t.Errorf("buffered: %+v", *img)
+		t.Errorf("buffered: %+v", img)
 	}
 	img.Close() //nolint:errcheck // only looked at
 	m := newMachine(t)
 	k := m.diskOn(dev, "vda", ImageOptions{Direct: true}, Config{})
 	if k.img.BlockSize() != 4096 || !k.img.discard || !k.img.zeroes || k.img.physicalSize != 4096 {
-		t.Errorf("direct: %+v", *k.img)
+		t.Errorf("direct: %+v", k.img)
 	}
 	k.d.Start(virtiotest.Setup{})
 	k.expect("half a block", statusIOErr, typeIn, 0, nil, 512)

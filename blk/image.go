@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/bits"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ type Image struct {
 	readOnly bool
 	device   bool  // a block device
 	size     int64 // bytes, a multiple of blockSize; atomic, because Resize changes it
+
+	changing sync.Mutex // one Resize or Close at a time
+	closed   bool       // guarded by changing
 
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best
@@ -199,8 +203,14 @@ func (i *Image) refuseSize(format string, unit int) error {
 	return refuse(fs.ErrInvalid, "disk image %s has "+format, i.path, size, unit, up, i.path)
 }
 
-// Close gives the image and its lock back. Preconditions: no request is in flight.
-func (i *Image) Close() error { return unix.Close(i.fd) }
+// Close gives the image and its lock back, after a Resize that is under way.
+// Preconditions: no request is in flight.
+func (i *Image) Close() error {
+	i.changing.Lock()
+	defer i.changing.Unlock()
+	i.closed = true
+	return unix.Close(i.fd)
+}
 
 // Path returns the path the image was opened by.
 func (i *Image) Path() string { return i.path }

@@ -40,7 +40,7 @@ func TestOpenImage(t *testing.T) {
 	path := writeImage(t, 1<<20)
 	img := open(t, path, ImageOptions{})
 	if img.Size() != 1<<20 || img.Path() != path || img.ReadOnly() || img.BlockSize() != 512 || img.memAlign != 1 {
-		t.Errorf("%+v", *img)
+		t.Errorf("%+v", img)
 	}
 	if p := img.physicalSize; p%img.blockSize != 0 || p < 512 || p&(p-1) != 0 {
 		t.Errorf("physical block size %d", p)

@@ -12,9 +12,14 @@ import (
 // hole at its end; nothing ever gets smaller, because a guest may use all it knows
 // of. A block device is resized by whoever has it: Resize only looks how large it
 // is, and size, if not 0, is what it should be. An error is one sentence, and then
-// the image has its old size. One call at a time; I/O may go on. Devices follow with
-// Device.UpdateCapacity.
+// the image has its old size. Any goroutine; I/O may go on, and a second call waits.
+// Devices follow with Device.UpdateCapacity.
 func (i *Image) Resize(size uint64) error {
+	i.changing.Lock()
+	defer i.changing.Unlock()
+	if i.closed {
+		return refuse(fs.ErrClosed, "disk image %s is not in use any more", i.path)
+	}
 	now := i.Size()
 	have, err := i.fileSize()
 	if err != nil {

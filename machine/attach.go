@@ -73,9 +73,13 @@ func (h *hardware) plug(m *Machine, d *disk) (*attached, error) {
 	return a, nil
 }
 
-// preset puts added disks into their slots, where the guest finds them at boot.
+// preset puts added disks into their slots, where the guest finds them at boot, and
+// gives all disks their present size.
 // Before the vCPUs start; Machine.mu is held.
 func (h *hardware) preset(disks []*disk) error {
+	for _, a := range h.disks { // resized while the hardware was made
+		a.device.UpdateCapacity()
+	}
 	for _, d := range disks {
 		if d.slot == onBus0 || d.unwanted {
 			continue
@@ -114,7 +118,7 @@ func (h *hardware) devices() []*attached {
 // resized tells the guest that a disk has another size. Machine.mu is held.
 func (h *hardware) resized(d *disk) {
 	if d.slot != onBus0 {
-		h.slots[d.slot].resized()
+		h.slots[d.slot].resized(d)
 		return
 	}
 	for _, a := range h.disks {

@@ -219,25 +219,30 @@ func (h *hardware) awaitRelease(ctx context.Context, s *slot, d *disk) {
 	}
 }
 
+// resizeImage is a variable for a test with a slow file system.
+var resizeImage = (*blk.Image).Resize
+
 // ResizeDisk gives a disk another size in bytes and tells the guest. An image file
 // grows as far as it has to; a disk never shrinks. A block device is grown by
 // whoever has it, and size, if it isn't 0, is what it should have by now. An error
 // is one sentence, and then nothing has changed. Any goroutine.
 func (m *Machine) ResizeDisk(id string, size uint64) error {
-	m.plugging.Lock()
-	defer m.plugging.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	d := m.findDisk(id)
+	d, stopping := m.findDisk(id), m.stopping
+	m.mu.Unlock()
 	switch {
-	case m.stopping:
+	case stopping:
 		return ErrNotRunning
 	case d == nil:
 		return fmt.Errorf("there is no disk %s", id)
 	}
-	if err := d.image.Resize(size); err != nil {
+	// The file system takes the time it likes. Meanwhile the disk may be removed or
+	// resized by others: the image sorts that out, and the guest is told its last size.
+	if err := resizeImage(d.image, size); err != nil {
 		return fmt.Errorf("disk %s is not resized: %w", id, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.hw != nil {
 		m.hw.resized(d)
 	}

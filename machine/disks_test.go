@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -264,6 +265,48 @@ func TestResizeDisk(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "disk "+d.ID) || !strings.Contains(err.Error(), "can't shrink") {
 			t.Error(err)
 		}
+	}
+}
+
+// While a file system takes its time with a resize all else goes on, and a disk that is
+// removed meanwhile is not resized any more: its file descriptor may be another file's.
+func TestSlowResize(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := start(t, Config{Disks: disks[:1], HotplugSlots: 1}, polite)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	r.add(disks[1])
+	asked, answer := make(chan struct{}), make(chan struct{})
+	resize := resizeImage
+	t.Cleanup(func() { resizeImage = resize })
+	resizeImage = func(i *blk.Image, size uint64) error {
+		asked <- struct{}{}
+		<-answer
+		return resize(i, size)
+	}
+	errs := map[string]chan error{}
+	for _, d := range disks {
+		done := make(chan error, 1)
+		errs[d.ID] = done
+		go func() { done <- r.ResizeDisk(d.ID, 4<<20) }()
+		<-asked
+	}
+	r.pause()
+	r.resume()
+	r.remove("b")
+	other, err := os.Create(filepath.Join(t.TempDir(), "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	close(answer)
+	if err := <-errs["a"]; err != nil {
+		t.Error(err)
+	}
+	if err := <-errs["b"]; !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("the removed disk: %v", err)
+	}
+	if st, err := other.Stat(); err != nil || st.Size() != 0 {
+		t.Errorf("another file has %d bytes, %v", st.Size(), err)
 	}
 }
 

@@ -50,7 +50,7 @@ type Machine struct {
 	engine *aio.Engine
 
 	pausing  sync.Mutex            // one Pause or Resume at a time; taken before mu
-	plugging sync.Mutex            // one AddDisk or ResizeDisk at a time; taken before mu
+	plugging sync.Mutex            // one AddDisk at a time; taken before mu
 	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
 	mu          sync.Mutex // guards what follows; never held while waiting

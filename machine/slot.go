@@ -106,12 +106,12 @@ func (s *slot) devices() (all []*attached) {
 	return all
 }
 
-// resized tells the guest that the disk in the slot has another size. The lock keeps
-// the device from being taken apart meanwhile.
-func (s *slot) resized() {
+// resized tells the guest that a disk has another size, if it is in the slot. The lock
+// keeps the device from being taken apart meanwhile.
+func (s *slot) resized(d *disk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.device != nil {
+	if s.disk == d && s.device != nil {
 		s.device.resized()
 	}
 }
