@@ -13,7 +13,7 @@ type EngineKind uint8
 
 const (
 	// EngineUring is io_uring: one system call a turn, and the kernel's own threads for
-	// what blocks. Where io_uring is refused New takes the next one instead.
+	// what blocks. Where io_uring is refused or too old New takes the next one instead.
 	EngineUring EngineKind = iota
 
 	// EngineNative is Linux AIO, for what it can do without blocking, and workers for the
@@ -67,12 +67,12 @@ var openers = []opener{
 	EngineThreads: func(limit int) (backend, int, error) { return opened(newThreads(limit)) },
 }
 
-// choose opens the engine's backend, and sets kind to what it really is: where io_uring is
-// refused it is the next that works, said in one line of the log.
+// choose opens the engine's backend, and sets kind to what it really is: where the host has
+// no io_uring for us it is the next that works, said in one line of the log.
 func (e *Engine) choose(limit int) (backend, int, error) {
 	b, most, err := openers[e.kind](limit)
-	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSYS)
-	if e.kind != EngineUring || !refused {
+	lacking := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSYS) || errors.Is(err, errTooOld)
+	if e.kind != EngineUring || !lacking {
 		return b, most, err
 	}
 	for _, kind := range []EngineKind{EngineNative, EngineThreads} {

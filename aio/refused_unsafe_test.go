@@ -30,6 +30,7 @@ func TestRefused(t *testing.T) {
 		{name: "io_uring", refuse: "io_uring_setup", out: []string{"native runs"}, log: append(howToAllow, "engine=native")},
 		{name: "io_uring and AIO", refuse: "io_uring_setup io_setup", out: []string{"threads runs"},
 			log: append(howToAllow, "engine=threads")},
+		{name: "io_uring, too old", refuse: "old-uring", out: []string{"native runs"}, log: []string{"too old", "Linux 5.13", "engine=native"}},
 		{name: "only AIO", refuse: "io_setup", out: []string{"uring runs"}},
 		{name: "AIO, asked for", refuse: "io_setup", engine: EngineNative, out: []string{"io_setup is refused", "not permitted", "seccomp"}},
 		{name: "native, asked for", refuse: "io_uring_setup", engine: EngineNative, out: []string{"native runs"}},
@@ -132,7 +133,8 @@ func manyReads(e *Engine) error {
 }
 
 // refuse forbids system calls to this process. "much-aio" and "all-aio" do as if other
-// programs left no room for contexts of more than 64 requests, or of any.
+// programs left no room for contexts of more than 64 requests, or of any, and "old-uring"
+// as if the kernel knew none of the flags of a ring.
 func refuse(calls []string) error {
 	const (
 		load   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
@@ -148,6 +150,8 @@ func refuse(calls []string) error {
 		switch call {
 		case "io_uring_setup":
 			filter = append(filter, is(unix.SYS_IO_URING_SETUP, 1), unix.SockFilter{Code: answer, K: errno | uint32(unix.EPERM)})
+		case "old-uring":
+			filter = append(filter, is(unix.SYS_IO_URING_SETUP, 1), unix.SockFilter{Code: answer, K: errno | uint32(unix.EINVAL)})
 		case "io_setup":
 			filter = append(filter, is(unix.SYS_IO_SETUP, 1), unix.SockFilter{Code: answer, K: errno | uint32(unix.EPERM)})
 		case "all-aio":

@@ -148,16 +148,20 @@ func setUpRing(limit int) (*ring, error) {
 		case errno == unix.EPERM || errno == unix.ENOSYS || errno == unix.EACCES:
 			return nil, fmt.Errorf("io_uring is refused (%w): set the sysctl kernel.io_uring_disabled to 0, "+
 				"and in a container let its seccomp profile allow io_uring_setup", errno)
+		case errno == unix.EINVAL: // to the plainest ring
+			return nil, errTooOld
 		default:
 			return nil, fmt.Errorf("aio: io_uring_setup: %w", errno)
 		}
 	}
 }
 
+var errTooOld = errors.New("this kernel's io_uring is too old: Linux 5.13 or later is needed")
+
 func (r *ring) init(p *ringParams) error {
 	const needed = featSingleMmap | featNoDrop | featSubmitStable | featRsrcTags
 	if p.features&needed != needed {
-		return fmt.Errorf("this kernel's io_uring is too old: Linux 5.13 or later is needed")
+		return errTooOld
 	}
 	if err := r.mapRings(p); err != nil {
 		return fmt.Errorf("aio: map io_uring: %w", err)

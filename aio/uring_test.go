@@ -14,6 +14,15 @@ func newTestRing(t testing.TB, limit int) *ring {
 	return r
 }
 
+// A kernel that makes the ring, but without what the engine relies on.
+func TestOldRing(t *testing.T) {
+	for _, lacks := range []uint32{featSingleMmap, featNoDrop, featSubmitStable, featRsrcTags} {
+		if err := new(ring).init(&ringParams{features: ^lacks}); err != errTooOld {
+			t.Errorf("without feature %#x: %v", lacks, err)
+		}
+	}
+}
+
 // A poll the kernel ended is armed again, and says what came between.
 func TestPollIsArmedAgain(t *testing.T) {
 	lockThread(t)
