@@ -18,12 +18,15 @@ type ringQueue struct {
 
 func (q *ringQueue) KickFD() int { return q.kick }
 
-func (q *ringQueue) Pop(r *Request) Popped {
+func (q *ringQueue) Pop(r *Request, long bool) Popped {
 	if q.left == 0 {
 		return Empty
 	}
-	q.left--
 	from := &q.requests[q.next%len(q.requests)]
+	if from.Op.Long() && !long {
+		return Stays
+	}
+	q.left--
 	q.next++
 	segments := append(r.Segments[:0], from.Segments...)
 	*r = *from

@@ -48,7 +48,7 @@ func (q *loopQueue) run(n int) {
 
 func (q *loopQueue) KickFD() int { return q.kick }
 
-func (q *loopQueue) Pop(r *Request) Popped {
+func (q *loopQueue) Pop(r *Request, _ bool) Popped {
 	if !q.started.Load() || q.left == 0 || len(q.free) == 0 {
 		return Empty
 	}

@@ -36,7 +36,8 @@ func (p *Port) verify() {
 			ready++
 		}
 	}
-	assert(ready == p.ready.len(), "disk %s: %d queues are ready, %d listed", p.name, ready, p.ready.len())
+	assert(ready == p.ready.len()+p.stuck.len(), "disk %s: %d queues are ready, %d and %d listed", p.name, ready, p.ready.len(), p.stuck.len())
+	assert(p.stuck.len() == 0 || p.long == maxLong, "disk %s: %d queues wait for one of %d long operations", p.name, p.stuck.len(), p.long)
 	assert(p.inFlight >= 0 && p.long >= 0 && p.long <= min(p.inFlight, maxLong),
 		"disk %s: %d in flight, %d of them long", p.name, p.inFlight, p.long)
 	assert(p.runnable() == (p.list != nil), "disk %s: something to pop: %v, on a list: %v", p.name, p.runnable(), p.list != nil)

@@ -41,7 +41,8 @@
 //
 //   - A request is popped only when a credit, a slot, room in the submission queue
 //     and, on a disk that may need it, a bounce chunk are there for it. What has none
-//     stays in the guest's virtqueue. Nothing is parked between pop and submit.
+//     stays in the guest's virtqueue, and so does a flush, discard or write-zeroes that is one
+//     too many for its port. Nothing is parked between pop and submit.
 //   - What counts as in flight is at most the capacity, over all ports; capacity follows the
 //     attached demand (capacity.go). Who gets a credit, and when a request stops counting
 //     because its disk is slow or hangs, is in share.go. Per port, in flight ≤ its window

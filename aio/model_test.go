@@ -212,7 +212,7 @@ func (m *model) check(t *rapid.T) {
 func (m *model) checkIdleCredits(t *rapid.T, d *modelDisk, pool int) {
 	p := d.port
 	window := min(d.window[CausePause], d.window[CauseDrain])
-	if d.queue.waiting() == 0 || d.detached || p.inFlight >= window || p.long >= maxLong || p.bounds[CauseLimit] == 0 && d.limited {
+	if d.queue.waiting() == 0 || d.detached || p.inFlight >= window || p.long >= maxLong && d.queue.next().Op.Long() || p.bounds[CauseLimit] == 0 && d.limited {
 		return
 	}
 	if p.inFlight < p.reserve && m.e.active() < m.e.capacity {

@@ -281,7 +281,7 @@ func TestKickOnHeldPort(t *testing.T) {
 }
 
 // Operations that block a kernel thread are bounded for each port; what is behind them
-// waits in its queue, other ports don't.
+// waits in its queue, other queues and other ports don't.
 func TestLongOperationsAreBounded(t *testing.T) {
 	f := newFake(t, 4096)
 	f.script = func(op *operation) (int32, verdict) {
@@ -291,17 +291,23 @@ func TestLongOperationsAreBounded(t *testing.T) {
 		return 0, succeed
 	}
 	e := f.engine(0)
-	q, other := newTestQueue(t), newTestQueue(t)
+	q, second, other := newTestQueue(t), newTestQueue(t), newTestQueue(t)
 	for i := range maxLong + 3 {
 		q.add(ranged(Flush, uint32(i), 0, 0))
 	}
 	q.add(reads(1)...)
+	second.add(reads(40)...)
 	other.add(reads(5)...)
-	p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 64})
+	p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q, second}, Demand: 64})
 	attach(t, e, PortConfig{Name: "b", Queues: []Queue{other}, Demand: 64})
 	f.rest(e)
-	if p.long != maxLong || q.waiting() != 4 || len(other.take()) != 5 {
-		t.Fatalf("%d long in flight, %d in the queue", p.long, q.waiting())
+	if p.long != maxLong || q.waiting() != 4 || second.waiting() != 0 || len(other.take()) != 5 {
+		t.Fatalf("%d long in flight, %d in the queue, %d in the second", p.long, q.waiting(), second.waiting())
+	}
+	waits, pops := f.waits, q.pops
+	f.rest(e)
+	if f.waits != waits+1 || q.pops != pops {
+		t.Errorf("operations that wait keep the engine busy")
 	}
 	f.letGo(2)
 	f.rest(e)
@@ -315,8 +321,32 @@ func TestLongOperationsAreBounded(t *testing.T) {
 	}
 	f.letGo(len(f.held))
 	f.rest(e)
-	if got := p.Stats(); got.Long.Requests != maxLong+3 || got.Read.Requests != 1 {
+	if got := p.Stats(); got.Long.Requests != maxLong+3 || got.Read.Requests != 41 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// When there is no room for all flushes, none of a disk's queues waits forever.
+func TestQueuesTakeTurnsWithLongOperations(t *testing.T) {
+	f := newFake(t, 4096)
+	f.script, f.keepLog = holdAll, false
+	e := f.engine(0)
+	queues := []*testQueue{newTestQueue(t), newTestQueue(t), newTestQueue(t)}
+	cfg := PortConfig{Name: "a", Demand: 64}
+	for _, q := range queues {
+		q.refill = func() (testRequest, bool) { return ranged(Flush, 0, 0, 0), true }
+		cfg.Queues = append(cfg.Queues, q)
+	}
+	attach(t, e, cfg)
+	for range 300 {
+		f.rest(e)
+		f.letGo(1)
+	}
+	f.rest(e)
+	for i, q := range queues {
+		if n := len(q.take()); n < 95 || n > 105 {
+			t.Errorf("queue %d: %d answers", i, n)
+		}
 	}
 }
 

@@ -13,9 +13,8 @@ const (
 
 	// maxLong is the most flushes, discards and write-zeroes a port may have in flight.
 	// They block a thread in the kernel for as long as the disk likes, and the kernel's
-	// threads serve all disks. What comes next is known only once it is popped, so at the
-	// bound nothing of this port is: the operation beyond it stays at the avail head, with
-	// what is behind it, until one is back.
+	// threads serve all disks. The operation beyond the bound stays at the avail head of its
+	// queue, with what is behind it, until one is back; the port's other queues go on.
 	maxLong = 8
 )
 
@@ -66,6 +65,7 @@ type Port struct {
 
 	queues []*portQueue
 	ready  fifo[*portQueue] // those to be looked at: their kicks are disabled
+	stuck  fifo[*portQueue] // the same, but at the head is one too many of the long operations
 
 	list       *portList // of the engine's turns it is on; nil: nothing to pop, or not open
 	prev, next *Port     // on that list
@@ -101,7 +101,7 @@ type portQueue struct {
 	Queue
 	port      *Port
 	watch     uint32
-	ready     bool
+	ready     bool // in Port.ready or Port.stuck
 	lingering bool // in Engine.lingering (poll.go)
 	dirty     bool // has completions to publish
 }
@@ -276,7 +276,7 @@ func (q *portQueue) wake() {
 // before it is popped, and then it is too late to wait for any: so a port that may need it
 // pops only while a chunk is free. A guest whose buffers all fit never sees that bound.
 func (p *Port) open() bool {
-	return p.inFlight < p.window && p.long < maxLong && p.bounce.available() && !p.detaching
+	return p.inFlight < p.window && p.bounce.available() && !p.detaching
 }
 
 // runnable reports whether a visit would find something to do.
@@ -339,9 +339,9 @@ func (e *Engine) visit(p *Port, most int) int {
 			}
 		}
 		q := p.ready.pop()
-		n, empty := e.take(q, p.burst(most-looks))
+		n, done := e.take(q, p.burst(most-looks))
 		looks += n
-		if !empty {
+		if !done {
 			p.ready.push(q)
 		}
 	}
@@ -356,17 +356,25 @@ func (p *Port) burst(most int) int {
 	return most
 }
 
-// take pops from one queue until it is empty, or at most as many times as it says.
-func (e *Engine) take(q *portQueue, most int) (looks int, empty bool) {
+// take pops from one queue until that has nothing more to give, or at most as many times as it says.
+func (e *Engine) take(q *portQueue, most int) (looks int, done bool) {
 	for looks < most && q.port.open() && e.credit(q.port) && e.backend.room() > 0 {
 		looks++
 		s := e.slots.take(q)
-		switch q.Pop(&s.req) {
+		switch q.Pop(&s.req, q.port.long < maxLong) {
 		case Issue:
+			long := s.req.Op.Long()
 			e.start(s)
+			if long {
+				return looks, false // with these queues take turns one by one
+			}
 		case Done:
 			e.slots.release(s)
 			e.touch(q)
+		case Stays:
+			e.slots.release(s)
+			q.port.stuck.push(q)
+			return looks, true
 		default:
 			e.slots.release(s)
 			if q.linger() || !q.EnableKicks() {
@@ -425,6 +433,9 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 	e.slots.release(s)
 	if c == classLong {
 		p.long--
+		for p.stuck.len() > 0 {
+			p.ready.push(p.stuck.pop())
+		}
 		n = 0
 	}
 	q.Complete(tag, n, errno)

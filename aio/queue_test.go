@@ -60,7 +60,7 @@ func (q *testQueue) kickNow() {
 
 func (q *testQueue) KickFD() int { return q.kick }
 
-func (q *testQueue) Pop(r *Request) Popped {
+func (q *testQueue) Pop(r *Request, long bool) Popped {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pops++
@@ -73,6 +73,9 @@ func (q *testQueue) Pop(r *Request) Popped {
 		return Empty
 	}
 	next := q.pending[0]
+	if next.Op.Long() && !long {
+		return Stays
+	}
 	q.pending = q.pending[1:]
 	if next.answered {
 		q.answers = append(q.answers, answer{tag: next.Tag})
@@ -82,6 +85,13 @@ func (q *testQueue) Pop(r *Request) Popped {
 	*r = next.Request
 	r.Segments = segments
 	return Issue
+}
+
+// next is what Pop would take, if there is anything.
+func (q *testQueue) next() testRequest {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.pending[0]
 }
 
 func (q *testQueue) Complete(tag uint32, n int64, err unix.Errno) {

@@ -13,6 +13,9 @@ const (
 	WriteZeroes           // the range reads back as zeroes
 )
 
+// Long reports whether it is one of those that may block a thread for as long as the disk likes.
+func (o Op) Long() bool { return classOf(o) == classLong }
+
 // String returns the operation's name as logs and statistics spell it.
 func (o Op) String() string {
 	switch o {
@@ -58,6 +61,7 @@ const (
 	Empty Popped = iota // nothing there; the request was not touched
 	Issue               // the request is to be carried out
 	Done                // the queue answered the request by itself; there may be more
+	Stays               // what comes next is a long operation, and was not to be taken
 )
 
 // Queue is where a port's requests come from: one virtqueue and what decodes it.
@@ -69,8 +73,9 @@ type Queue interface {
 	// and never reads it; it stays open until the port is detached.
 	KickFD() int
 
-	// Pop takes at most one request from the queue.
-	Pop(r *Request) Popped
+	// Pop takes at most one request from the queue. Unless long, an operation that is (Op.Long)
+	// stays there, with what is behind it.
+	Pop(r *Request, long bool) Popped
 
 	// Complete ends a request, exactly once for each Issue. n is the number of
 	// bytes moved to or from Segments, also beside an error; it is 0 for

@@ -106,7 +106,10 @@ func (s *simulation) disk(t testing.TB, cfg PortConfig, depth int, request func(
 	return p, q
 }
 
-func (q *closedQueue) Pop(r *Request) Popped {
+func (q *closedQueue) Pop(r *Request, long bool) Popped {
+	if q.waiting() > 0 { // it stayed the last time
+		return q.testQueue.Pop(r, long)
+	}
 	if q.open >= q.depth {
 		return Empty
 	}
@@ -116,7 +119,7 @@ func (q *closedQueue) Pop(r *Request) Popped {
 	q.ops[q.tag] = next.Op
 	q.testQueue.add(next)
 	q.open++
-	return q.testQueue.Pop(r)
+	return q.testQueue.Pop(r, long)
 }
 
 func (q *closedQueue) Publish() {

@@ -193,7 +193,7 @@ func TestNoStatusByte(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, testImage(), 0)
 			r.q.Add(bufs(r)...)
-			if p := r.dq.Pop(&r.req); p != aio.Empty {
+			if p := r.dq.Pop(&r.req, true); p != aio.Empty {
 				t.Errorf("Pop says %d, want Empty", p)
 			}
 			r.dq.Publish()
@@ -322,6 +322,26 @@ func TestCompleteTwicePanics(t *testing.T) {
 	r.complete(q, 0, 0)
 }
 
+// A long operation stays in the queue while the engine takes none, and nothing of it is
+// touched; a read is taken all the same.
+func TestLongOperationStays(t *testing.T) {
+	r := newRig(t, testImage(), 0)
+	read := r.send(typeIn, 0, nil, 512)
+	flush := r.send(typeFlush, 0, nil, 0)
+	if p := r.dq.Pop(&r.req, false); p != aio.Issue || r.req.Op != aio.Read {
+		t.Fatalf("Pop says %d, %v; want a read", p, r.req.Op)
+	}
+	r.complete(&r.req, 512, 0)
+	r.used("read", read, statusOK, 513)
+	for range 2 {
+		if p := r.dq.Pop(&r.req, false); p != aio.Stays || !r.dq.Pending() || r.statusOf(flush) != noStatus {
+			t.Fatalf("Pop says %d, status %#x; want Stays", p, r.statusOf(flush))
+		}
+	}
+	r.complete(r.issued(), 0, 0)
+	r.used("flush", flush, statusOK, 1)
+}
+
 // CVE-2026-45782: a head in flight comes again: NEEDS_RESET; the first request ends as it should.
 func TestDuplicateHead(t *testing.T) {
 	r := newRig(t, testImage(), 0)
@@ -329,7 +349,7 @@ func TestDuplicateHead(t *testing.T) {
 	q := r.issued()
 	r.q.Push(rq.head)
 	var second aio.Request
-	if p := r.dq.Pop(&second); p != aio.Empty {
+	if p := r.dq.Pop(&second, true); p != aio.Empty {
 		t.Errorf("Pop says %d, want Empty", p)
 	}
 	if r.d.Status()&virtio.StatusNeedsReset == 0 {
@@ -356,7 +376,7 @@ func TestRequestPathAllocates(t *testing.T) {
 		n := testing.AllocsPerRun(1000, func() {
 			r.q.Push(head)
 			r.dq.DisableKicks()
-			if r.dq.Pop(&r.req) != aio.Issue {
+			if r.dq.Pop(&r.req, true) != aio.Issue {
 				t.Fatal("not issued")
 			}
 			r.dq.Complete(r.req.Tag, 1024, 0)

@@ -41,7 +41,7 @@ func FuzzRequest(f *testing.F) {
 			head = r.q.Chain(bufs...)
 		}
 		r.q.Push(head)
-		switch r.dq.Pop(&r.req) {
+		switch r.dq.Pop(&r.req, true) {
 		case aio.Empty:
 			if !r.dq.vq.Failed() || r.d.Status()&virtio.StatusNeedsReset == 0 {
 				t.Fatal("a request disappeared")

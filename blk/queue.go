@@ -40,7 +40,7 @@ func newQueue(d *Device, vq *virtio.Queue) *queue {
 func (q *queue) KickFD() int { return q.vq.KickFD() }
 
 // Pop implements aio.Queue.
-func (q *queue) Pop(r *aio.Request) aio.Popped {
+func (q *queue) Pop(r *aio.Request, long bool) aio.Popped {
 	c, ok := q.vq.Next()
 	if !ok {
 		return aio.Empty
@@ -60,6 +60,10 @@ func (q *queue) Pop(r *aio.Request) aio.Popped {
 	if !a.issue {
 		q.finish(c.Head(), &p, a.status, a.written)
 		return aio.Done
+	}
+	if r.Op.Long() && !long {
+		q.vq.PutBack(c)
+		return aio.Stays
 	}
 	p.op, p.offset, p.length = r.Op, r.Offset, r.Length
 	r.Tag = uint32(c.Head())

@@ -128,7 +128,7 @@ func (r *rig) dataOf(rq request) []byte { return r.mem.RAM(rq.data, uint64(rq.n)
 // issued pops a request that has to reach the engine.
 func (r *rig) issued() *aio.Request {
 	r.Helper()
-	if p := r.dq.Pop(&r.req); p != aio.Issue {
+	if p := r.dq.Pop(&r.req, true); p != aio.Issue {
 		r.Fatalf("Pop says %d, want Issue", p)
 	}
 	return &r.req
@@ -148,7 +148,7 @@ func (r *rig) used(what string, rq request, status byte, n uint32) {
 // answered checks that the device answers a request without the engine.
 func (r *rig) answered(what string, rq request, status byte, n uint32) {
 	r.Helper()
-	if p := r.dq.Pop(&r.req); p != aio.Done {
+	if p := r.dq.Pop(&r.req, true); p != aio.Done {
 		r.Errorf("%s: Pop says %d, want Done", what, p)
 		return
 	}
