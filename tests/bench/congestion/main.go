@@ -23,7 +23,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -69,23 +68,13 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.ebb, "ebb", "build/ebb", "the ebb to measure")
 	flag.StringVar(&o.doc, "doc", "docs/bench/congestion.md", "the `FILE` to write")
 	flag.Parse()
-	o.engines = strings.Split(*engines, ",")
-	for _, e := range o.engines {
-		if !slices.Contains(diskvm.Engines, e) {
-			return o, fmt.Errorf("-engines %s: write some of %s", e, strings.Join(diskvm.Engines, ", "))
-		}
-	}
-	for s := range strings.SplitSeq(*disks, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > 64 {
-			return o, fmt.Errorf("-disks %s: write numbers from 1 to 64, separated by commas", *disks)
-		}
-		o.disks = append(o.disks, n)
-	}
+	var err1, err2, err3 error
+	o.disks, err1 = diskvm.ParseNumbers("disks", *disks, 64)
+	o.engines, err2 = diskvm.ParseEngines(*engines)
 	if o.depth < 1 || o.depth > 341 || o.rounds < 1 || o.seconds < 1 || o.latency < time.Microsecond {
-		return o, errors.New("-depth has to be 1 to 341, -rounds and -seconds at least 1, -latency at least 1us")
+		err3 = errors.New("-depth has to be 1 to 341, -rounds and -seconds at least 1, -latency at least 1us")
 	}
-	return o, nil
+	return o, errors.Join(err1, err2, err3)
 }
 
 // runInLab runs this program again in a lab that may write the table.

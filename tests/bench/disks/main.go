@@ -30,8 +30,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/ebb-vmm/ebb/guest"
@@ -86,16 +84,12 @@ func parseFlags() (options, error) {
 			}
 		}
 	}
-	o.engines, o.places = strings.Split(*engines, ","), strings.Split(*places, ",")
-	var err1, err2 error
-	o.disks, err1 = numbers("disks", *disks, 64)
-	o.depths, err2 = numbers("depths", *depths, 85) // 3 descriptors each, of a queue of 256
-	err := errors.Join(err1, err2)
-	for _, e := range o.engines {
-		if !slices.Contains(diskvm.Engines, e) {
-			err = errors.Join(err, fmt.Errorf("-engines %s: write uring, native or threads", e))
-		}
-	}
+	o.places = strings.Split(*places, ",")
+	var err1, err2, err3 error
+	o.disks, err1 = diskvm.ParseNumbers("disks", *disks, 64)
+	o.depths, err2 = diskvm.ParseNumbers("depths", *depths, 85) // 3 descriptors each, of a queue of 256
+	o.engines, err3 = diskvm.ParseEngines(*engines)
+	err := errors.Join(err1, err2, err3)
 	for _, p := range o.places {
 		if p != onTmpfs && p != onFile {
 			err = errors.Join(err, fmt.Errorf("-on %s: write tmpfs or file", p))
@@ -105,17 +99,6 @@ func parseFlags() (options, error) {
 		err = errors.Join(err, errors.New("-rounds and -seconds have to be at least 1"))
 	}
 	return o, err
-}
-
-func numbers(name, list string, most int) (n []int, err error) {
-	for s := range strings.SplitSeq(list, ",") {
-		v, err := strconv.Atoi(s)
-		if err != nil || v < 1 || v > most {
-			return nil, fmt.Errorf("-%s %s: write numbers from 1 to %d, separated by commas", name, list, most)
-		}
-		n = append(n, v)
-	}
-	return n, nil
 }
 
 func run(ctx context.Context, o options) error {
