@@ -78,6 +78,26 @@ func tooMany(c *cli.Context, n int) error {
 	return nil
 }
 
+// vmCommand completes a command for one VM, which is its argument NAME, with others behind it.
+// do gets all arguments.
+func vmCommand(cmd *cli.Command, do func(c *cli.Context, vm *control.Client, args []string) error, others ...string) *cli.Command {
+	cmd.BashComplete = completeVM
+	cmd.OnUsageError = optionError
+	cmd.Action = func(c *cli.Context) error {
+		args, err := arguments(c, append([]string{"NAME"}, others...)...)
+		if err != nil {
+			return err
+		}
+		vm, err := findVM(args[0])
+		if err != nil {
+			return err
+		}
+		defer vm.Close()
+		return do(c, vm, args)
+	}
+	return cmd
+}
+
 // findVM returns a client for the VM that the command line names.
 func findVM(name string) (*control.Client, error) {
 	vm, err := control.Find(name)

@@ -29,37 +29,25 @@ func diskCommand() *cli.Command {
 }
 
 func diskAddCommand() *cli.Command {
-	return &cli.Command{
-		Name:         "add",
-		Usage:        "attach a disk and print its id",
-		UsageText:    "ebb disk add NAME path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]",
-		BashComplete: completeVM,
-		OnUsageError: optionError,
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME", "path=FILE")
-			if err != nil {
-				return err
-			}
-			if _, err := parseKeys(args[1]); err != nil {
-				return usagef("disk add %s: %w", args[1], err)
-			}
-			vm, err := findVM(args[0])
-			if err != nil {
-				return err
-			}
-			defer vm.Close()
-			dir, err := os.Getwd()
-			if err != nil {
-				return fmt.Errorf("the working directory is not known (%w); change to one that exists, or give an absolute path", reason(err))
-			}
-			id, err := vm.AddDisk(c.Context, control.DiskToAdd{Disk: args[1], Dir: dir})
-			if err != nil {
-				return err
-			}
-			fmt.Println(id)
-			return nil
-		},
-	}
+	return vmCommand(&cli.Command{
+		Name:      "add",
+		Usage:     "attach a disk and print its id",
+		UsageText: "ebb disk add NAME path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]",
+	}, func(c *cli.Context, vm *control.Client, args []string) error {
+		if _, err := parseKeys(args[1]); err != nil {
+			return usagef("disk add %s: %w", args[1], err)
+		}
+		dir, err := os.Getwd()
+		if err != nil {
+			return fmt.Errorf("the working directory is not known (%w); change to one that exists, or give an absolute path", reason(err))
+		}
+		id, err := vm.AddDisk(c.Context, control.DiskToAdd{Disk: args[1], Dir: dir})
+		if err != nil {
+			return err
+		}
+		fmt.Println(id)
+		return nil
+	}, "path=FILE")
 }
 
 func diskRemoveCommand() *cli.Command {
@@ -87,35 +75,34 @@ func diskRemoveCommand() *cli.Command {
 }
 
 func diskResizeCommand() *cli.Command {
-	return &cli.Command{
-		Name:         "resize",
-		Usage:        "change a disk's size",
-		UsageText:    "ebb disk resize NAME ID SIZE",
-		BashComplete: completeVM,
-		OnUsageError: optionError,
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME", "ID", "SIZE")
-			if err != nil {
-				return err
-			}
-			size, err := parseDiskSize(args[2])
-			if err != nil {
-				return usagef("disk resize %s: %w", args[2], err)
-			}
-			vm, err := findDiskVM(args)
-			if err != nil {
-				return err
-			}
-			defer vm.Close()
-			return vm.ResizeDisk(c.Context, args[1], size)
-		},
+	return vmCommand(&cli.Command{
+		Name:      "resize",
+		Usage:     "change a disk's size",
+		UsageText: "ebb disk resize NAME ID SIZE",
+	}, func(c *cli.Context, vm *control.Client, args []string) error {
+		if err := checkDiskID(args); err != nil {
+			return err
+		}
+		size, err := parseDiskSize(args[2])
+		if err != nil {
+			return usagef("disk resize %s: %w", args[2], err)
+		}
+		return vm.ResizeDisk(c.Context, args[1], size)
+	}, "ID", "SIZE")
+}
+
+// checkDiskID checks ID, which is behind NAME.
+func checkDiskID(args []string) error {
+	if !control.ValidName(args[1]) {
+		return usagef("%q is no disk's id; `ebb stats %s` lists them", args[1], args[0])
 	}
+	return nil
 }
 
 // findDiskVM checks NAME and ID.
 func findDiskVM(args []string) (*control.Client, error) {
-	if !control.ValidName(args[1]) {
-		return nil, usagef("%q is no disk's id; `ebb stats %s` lists them", args[1], args[0])
+	if err := checkDiskID(args); err != nil {
+		return nil, err
 	}
 	return findVM(args[0])
 }

@@ -16,33 +16,21 @@ import (
 )
 
 func statsCommand() *cli.Command {
-	return &cli.Command{
-		Name:         "stats",
-		Usage:        "show what a VM's disks have done, and their engine",
-		UsageText:    "ebb stats NAME [--json]",
-		Flags:        []cli.Flag{jsonFlag()},
-		BashComplete: completeVM,
-		OnUsageError: optionError,
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME")
-			if err != nil {
-				return err
-			}
-			vm, err := findVM(args[0])
-			if err != nil {
-				return err
-			}
-			defer vm.Close()
-			s, err := vm.Stats(c.Context)
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return printJSON(s)
-			}
-			return printStats(os.Stdout, s)
-		},
-	}
+	return vmCommand(&cli.Command{
+		Name:      "stats",
+		Usage:     "show what a VM's disks have done, and their engine",
+		UsageText: "ebb stats NAME [--json]",
+		Flags:     []cli.Flag{jsonFlag()},
+	}, func(c *cli.Context, vm *control.Client, _ []string) error {
+		s, err := vm.Stats(c.Context)
+		if err != nil {
+			return err
+		}
+		if c.Bool("json") {
+			return printJSON(s)
+		}
+		return printStats(os.Stdout, s)
+	})
 }
 
 func printStats(w io.Writer, s control.Stats) error {
