@@ -51,27 +51,18 @@ func diskAddCommand() *cli.Command {
 }
 
 func diskRemoveCommand() *cli.Command {
-	return &cli.Command{
-		Name:         "remove",
-		Usage:        "detach a disk, once the guest has let go of it",
-		UsageText:    "ebb disk remove NAME ID",
-		BashComplete: completeVM,
-		OnUsageError: optionError,
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME", "ID")
-			if err != nil {
-				return err
-			}
-			vm, err := findDiskVM(args)
-			if err != nil {
-				return err
-			}
-			defer vm.Close()
-			slow := time.AfterFunc(holdUp, func() { tell("waiting for the guest to let go of disk %s", args[1]) })
-			defer slow.Stop()
-			return vm.RemoveDisk(c.Context, args[1])
-		},
-	}
+	return vmCommand(&cli.Command{
+		Name:      "remove",
+		Usage:     "detach a disk, once the guest has let go of it",
+		UsageText: "ebb disk remove NAME ID",
+	}, func(c *cli.Context, vm *control.Client, args []string) error {
+		if err := checkDiskID(args); err != nil {
+			return err
+		}
+		slow := time.AfterFunc(holdUp, func() { tell("waiting for the guest to let go of disk %s", args[1]) })
+		defer slow.Stop()
+		return vm.RemoveDisk(c.Context, args[1])
+	}, "ID")
 }
 
 func diskResizeCommand() *cli.Command {
@@ -97,14 +88,6 @@ func checkDiskID(args []string) error {
 		return usagef("%q is no disk's id; `ebb stats %s` lists them", args[1], args[0])
 	}
 	return nil
-}
-
-// findDiskVM checks NAME and ID.
-func findDiskVM(args []string) (*control.Client, error) {
-	if err := checkDiskID(args); err != nil {
-		return nil, err
-	}
-	return findVM(args[0])
 }
 
 // sectorSize is virtio's unit of a disk's capacity, in bytes.
