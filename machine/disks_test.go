@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -265,6 +266,30 @@ func TestResizeDisk(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "disk "+d.ID) || !strings.Contains(err.Error(), "can't shrink") {
 			t.Error(err)
 		}
+	}
+}
+
+// Hardware that is being made while a disk is resized has the new size when it starts.
+func TestResizeBetweenBoots(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := prepare(t, Config{Disks: disks}, spin)
+	hw, err := newHardware(r.Machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ResizeDisk("a", 4<<20); err != nil {
+		t.Error(err)
+	}
+	if err := hw.preset(r.disks); err != nil {
+		t.Error(err)
+	}
+	var sectors [8]byte
+	hw.disks[0].device.ReadConfig(0, sectors[:])
+	if n := binary.LittleEndian.Uint64(sectors[:]); n != 4<<20/512 {
+		t.Errorf("the guest would see %d sectors", n)
+	}
+	if err := errors.Join(hw.close(), r.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
