@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,6 +33,11 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type guestEnd int
 
 func (g guestEnd) Error() string { return fmt.Sprintf("exit code %d", int(g)) }
+
+// A signal is the main thread's to take, and while that hangs in a system call on a disk, as
+// any thread with an engine's work may, nobody takes it. So it is kept from such work: it runs
+// the main goroutine only.
+func init() { runtime.LockOSThread() }
 
 // Main runs the command line and returns the exit code.
 func Main(args []string) int {
