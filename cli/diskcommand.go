@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -59,10 +60,23 @@ func diskRemoveCommand() *cli.Command {
 		if err := checkDiskID(args); err != nil {
 			return err
 		}
-		slow := time.AfterFunc(holdUp, func() { tell("waiting for the guest to let go of disk %s", args[1]) })
+		slow := time.AfterFunc(holdUp, func() { tellRemoval(c.Context, vm, args[1]) })
 		defer slow.Stop()
 		return vm.RemoveDisk(c.Context, args[1])
 	}, "ID")
+}
+
+// tellRemoval says what the removal of a disk waits for.
+func tellRemoval(ctx context.Context, vm *control.Client, id string) {
+	requests := ""
+	if s, err := vm.Stats(ctx); err == nil {
+		for _, d := range s.Disks {
+			if d.ID == id && d.InFlight > 0 {
+				requests = fmt.Sprintf(", and for its storage to answer %d requests in flight; until then the disk and its image's lock stay", d.InFlight)
+			}
+		}
+	}
+	tell("waiting for the guest to let go of disk %s%s", id, requests)
 }
 
 func diskResizeCommand() *cli.Command {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -36,7 +35,7 @@ func (s *slowVM) Info() control.Info {
 }
 
 func (s *slowVM) Stats() control.Stats {
-	return control.Stats{Engine: control.EngineStats{InFlight: 3}}
+	return control.Stats{Disks: []control.DiskStats{{ID: "vda", InFlight: 3}, {ID: "vdb"}, {ID: "vdc", InFlight: 1}}}
 }
 func (s *slowVM) Pause(context.Context) error { return nil }
 func (s *slowVM) Resume() error               { return nil }
@@ -84,9 +83,9 @@ func TestKillWaitsForDisks(t *testing.T) {
 	_, runtime, end := serveSlow(t)
 	p := setup{runtime: runtime}.start(t, "kill", "web", "--timeout", "1s")
 	p.wantExit(1)
-	p.wantComplaint("have not let go within 1s", fmt.Sprintf("process %d", os.Getpid()))
+	p.wantComplaint("have not let go within 1s", "3 of disk vda, 1 of disk vdc", "`ebb kill web`")
 	p = setup{runtime: runtime}.start(t, "kill", "web")
-	p.await("the reason", p.stderr.has("3 disk requests in flight hold it up"))
+	p.await("the reason", p.stderr.has("ebb: the guest has ended; waiting for its requests in flight: 3 of disk vda, 1 of disk vdc\n"))
 	end()
 	p.wantExit(0)
 }
@@ -98,7 +97,8 @@ func TestDiskCommands(t *testing.T) {
 	wantOutput(t, setupExit(t, s, 0, "disk", "add", "web", "path=b.img,id=vdx"), `vdx\n`)
 	setupExit(t, s, 0, "disk", "resize", "web", "vda", "1.5G")
 	p := s.start(t, "disk", "remove", "web", "vda")
-	p.await("the reason", p.stderr.has("ebb: waiting for the guest to let go of disk vda\n"))
+	p.await("the reason", p.stderr.has("ebb: waiting for the guest to let go of disk vda, and for its storage to answer 3 requests in flight; "+
+		"until then the disk and its image's lock stay\n"))
 	close(vm.remove)
 	p.wantExit(0)
 	want := []string{"add path=b.img,id=vdx in " + dir, "resize vda 1610612736", "remove vda"}

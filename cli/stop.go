@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -42,7 +43,14 @@ func stopCommand() *cli.Command {
 				}
 				switch {
 				case errors.Is(err, context.DeadlineExceeded):
-					return fmt.Errorf("%s did not power off within %v; `ebb kill %s` pulls its plug", name, timeout, name)
+					requests, over := inFlight(c.Context, vm)
+					if over {
+						return notLetGo(name, timeout, requests)
+					}
+					if requests != "" { // a guest may wait for them
+						requests = " (its disk requests in flight: " + requests + ")"
+					}
+					return fmt.Errorf("%s did not power off within %v%s; `ebb kill %s` pulls its plug", name, timeout, requests, name)
 				case err != nil:
 					return err
 				case end != control.EndPoweredOff:
@@ -64,10 +72,6 @@ func killCommand() *cli.Command {
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
 			return endVM(c, func(ctx context.Context, vm *control.Client, name string, timeout time.Duration) error {
-				info, err := vm.Info(ctx)
-				if err != nil {
-					return err
-				}
 				watched, err := vm.WatchEnd(ctx)
 				if err != nil {
 					return err
@@ -77,8 +81,8 @@ func killCommand() *cli.Command {
 				}
 				_, err = awaitEnd(ctx, vm, watched)
 				if errors.Is(err, context.DeadlineExceeded) {
-					return fmt.Errorf("the guest of %s has ended, but its disks have not let go within %v: give them time, or end process %d with SIGKILL",
-						name, timeout, info.PID)
+					requests, _ := inFlight(c.Context, vm)
+					return notLetGo(name, timeout, requests)
 				}
 				return err
 			})
@@ -116,28 +120,44 @@ func awaitEnd(ctx context.Context, vm *control.Client, watched func() (string, e
 	}()
 	look := time.NewTicker(holdUp)
 	defer look.Stop()
-	for said := 0; ; {
+	for said := ""; ; {
 		select {
 		case <-done:
 			return end, err
 		case <-look.C:
-			if n := held(ctx, vm); n != said && n > 0 {
-				tell("the guest has ended, and %d disk requests in flight hold it up", n)
-				said = n
+			if requests, over := inFlight(ctx, vm); over && requests != said && requests != "" {
+				tell("the guest has ended; waiting for its requests in flight: %s", requests)
+				said = requests
 			}
 		}
 	}
 }
 
-// held returns how many disk requests hold up the end of a guest that is over.
-func held(ctx context.Context, vm *control.Client) int {
+// notLetGo says that the guest is over and requests in flight still hold up the VM's end.
+func notLetGo(name string, timeout time.Duration, requests string) error {
+	if requests == "" {
+		requests = "not known"
+	}
+	return fmt.Errorf("the guest of %s has ended, but its disks have not let go within %v (requests in flight: %s): "+
+		"memory and the locks of its images stay until their storage answers; give it time or repair it, and wait on with `ebb kill %s`",
+		name, timeout, requests, name)
+}
+
+// inFlight names the disks of a VM that have requests in flight, and says whether its guest is over.
+func inFlight(ctx context.Context, vm *control.Client) (requests string, over bool) {
 	i, err := vm.Info(ctx)
-	if err != nil || i.State != control.StateEnding {
-		return 0
+	if err != nil {
+		return "", false
 	}
 	s, err := vm.Stats(ctx)
 	if err != nil {
-		return 0
+		return "", false
 	}
-	return s.Engine.InFlight
+	var disks []string
+	for _, d := range s.Disks {
+		if d.InFlight > 0 {
+			disks = append(disks, fmt.Sprintf("%d of disk %s", d.InFlight, d.ID))
+		}
+	}
+	return strings.Join(disks, ", "), i.State == control.StateEnding
 }

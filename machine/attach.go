@@ -130,8 +130,12 @@ func (h *hardware) resized(d *disk) {
 
 func (a *attached) resized() { a.transport.ChangeConfig(a.device.UpdateCapacity) }
 
-// slowDrain is how long takeApart waits for a disk before it says so.
-const slowDrain = 2 * time.Second
+// slowDrain is how long takeApart waits for a disk before it says so; it does so again
+// when twice as long has passed, but once in maxSlowDrain.
+const (
+	slowDrain    = 2 * time.Second
+	maxSlowDrain = time.Minute
+)
 
 // takeApart ends a device and returns when none of its requests is in flight: until
 // then the kernel may write into guest memory. Preconditions: no vCPU runs, or the
@@ -148,16 +152,16 @@ func (h *hardware) takeApart(a *attached) error {
 }
 
 func (h *hardware) awaitReset(a *attached, done <-chan struct{}) {
-	slow := time.NewTicker(slowDrain)
-	defer slow.Stop()
-	for waited := time.Duration(0); ; waited += slowDrain {
+	waited := time.Duration(0)
+	for wait := slowDrain; ; wait = min(2*wait, maxSlowDrain) {
 		select {
 		case <-done:
 			return
-		case <-slow.C:
+		case <-time.After(wait):
+			waited += wait
 			s, _ := a.device.Stats()
-			h.log.Warn("waiting for a disk's requests, which may still write to guest memory",
-				"disk", a.disk.cfg.ID, "in_flight", s.InFlight, "waited", waited+slowDrain)
+			h.log.Warn("waiting for the storage of a disk to answer: until then guest memory and the image's lock stay",
+				"disk", a.disk.cfg.ID, "image", a.disk.cfg.Path, "in_flight", s.InFlight, "waited", waited)
 		}
 	}
 }

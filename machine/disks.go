@@ -177,10 +177,10 @@ func (m *Machine) disown(id string) (*disk, error) {
 func (m *Machine) removed(ctx context.Context, d *disk) (*hardware, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.hw == nil && m.dismantling && !m.stopping && ctx.Err() == nil {
+	for m.hw == nil && m.leaving != nil && !m.stopping && ctx.Err() == nil {
 		m.changed.Wait()
 	}
-	held := m.dismantling
+	held := m.leaving != nil
 	if m.hw != nil {
 		held, _ = m.hw.slots[d.slot].holds(d)
 	}

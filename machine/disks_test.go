@@ -342,14 +342,14 @@ func TestRemoveDiskMeetsReset(t *testing.T) {
 	r := prepare(t, Config{NoReboot: true, HotplugSlots: 2}, restless)
 	r.add(disks[0])
 	r.mu.Lock()
-	r.dismantling = true
+	r.leaving = &hardware{}
 	r.mu.Unlock()
 	if err := r.RemoveDisk(cancelled(), "a"); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "resetting") {
 		t.Errorf("while the old hardware is there: %v", err)
 	}
 	wantLocked(t, disks[0].Path, true)
 	r.mu.Lock()
-	r.dismantling = false
+	r.leaving = nil
 	r.disks[0].unwanted = true // as while RemoveDisk waits
 	r.mu.Unlock()
 	r.run()

@@ -53,15 +53,15 @@ type Machine struct {
 	plugging sync.Mutex            // one AddDisk at a time; taken before mu
 	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
-	mu          sync.Mutex // guards what follows; never held while waiting
-	disks       []*disk    // those given at start first, in that order
-	hw          *hardware  // nil before Run and after
-	dismantling bool       // the last hw is not taken apart yet
-	paused      bool
-	reason      string // why it is paused, if a disk and not the user did it
-	stopping    bool
-	ending      bool      // the guest is over and doesn't come again
-	changed     sync.Cond // hw or dismantling changed or stopping was set
+	mu       sync.Mutex // guards what follows; never held while waiting
+	disks    []*disk    // those given at start first, in that order
+	hw       *hardware  // nil before Run and after
+	leaving  *hardware  // the last hw, while it is taken apart
+	paused   bool
+	reason   string // why it is paused, if a disk and not the user did it
+	stopping bool
+	ending   bool      // the guest is over and doesn't come again
+	changed  sync.Cond // hw or leaving changed or stopping was set
 }
 
 // ErrNotRunning is returned when there is no guest to act on.
@@ -164,11 +164,11 @@ func (m *Machine) runOnce() (End, error) {
 
 	<-hw.over
 	m.mu.Lock()
-	m.hw, m.dismantling, m.ending = nil, true, !m.bootsAgain(hw.end)
+	m.hw, m.leaving, m.ending = nil, hw, !m.bootsAgain(hw.end)
 	m.mu.Unlock()
 	err = hw.close()
 	m.mu.Lock()
-	m.dismantling = false
+	m.leaving = nil
 	m.changed.Broadcast()
 	m.mu.Unlock()
 	console.Wait()
@@ -260,18 +260,22 @@ type DiskStats struct {
 }
 
 // DiskStats returns the engine's counters, disk by disk: those given at start in their
-// order, then added ones in theirs. Those of one that no driver uses are zero, without a
-// bound on its window.
+// order, then added ones in theirs. Those of one that no driver uses, and whose requests
+// are all done, are zero, without a bound on its window.
 func (m *Machine) DiskStats() []DiskStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	hw := m.hw
+	if hw == nil {
+		hw = m.leaving
+	}
 	stats := make([]DiskStats, len(m.disks))
 	for i, d := range m.disks {
 		stats[i] = DiskStats{ID: d.cfg.ID, PortStats: aio.NoStats()}
-		if m.hw == nil {
+		if hw == nil {
 			continue
 		}
-		if a := m.hw.attached(d); a != nil {
+		if a := hw.attached(d); a != nil {
 			if s, ok := a.device.Stats(); ok {
 				stats[i].PortStats = s
 			}
