@@ -11,7 +11,7 @@ TESTS ?= ./...
 # Series of the Debian kernels that guests boot.
 KERNELS = 6.1,6.12
 
-PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 gcc
+PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 dmsetup gcc
 
 .PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion clean deps images
 

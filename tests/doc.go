@@ -7,6 +7,7 @@
 //	boot_test.go    kernels, formats, CPUs, memory, disks; the ways a guest ends
 //	verify_test.go  what guests write is what the host reads back
 //	fault_test.go   images that fail under a running guest
+//	hung_test.go    disks that answer nothing hold up nothing but themselves, and give nothing away
 //	inprocess_test.go  a guest in the test's process, for what only package machine can do
 //	pause_test.go   pausing a guest in full I/O
 //	errorstop_test.go  a full disk stops the guest until it is resumed

@@ -69,12 +69,18 @@ func TestFailingDevice(t *testing.T) {
 	e.mustEnd(0)
 }
 
-// devices counts what badDevice made.
+// badDevice makes a block device that keeps data and fails from byte firstBad up to endBad.
+func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
+	t.Helper()
+	return nullDevice(t, mib, "badblocks", fmt.Sprintf("+%d-%d", firstBad/512, endBad/512-1))
+}
+
+// devices counts what nullDevice made.
 var devices int
 
-// badDevice makes a block device of the kernel's null_blk driver that keeps data
-// and fails from byte firstBad up to endBad.
-func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
+// nullDevice makes a block device of the kernel's null_blk driver that keeps data,
+// with another of the driver's settings.
+func nullDevice(t *testing.T, mib int, setting, value string) string {
 	t.Helper()
 	const config = "/sys/kernel/config"
 	if _, err := os.Stat(config + "/nullb"); err != nil {
@@ -84,7 +90,7 @@ func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
 	folder := fmt.Sprintf("ebbtest%d", devices)
 	dir := filepath.Join(config, "nullb", folder)
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Skipf("no failing block device to be had (module null_blk, as root): %v", err)
+		t.Skipf("no block device to test with (module null_blk, as root): %v", err)
 	}
 	set := func(name, value string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
@@ -99,7 +105,7 @@ func badDevice(t *testing.T, mib int, firstBad, endBad int64) string {
 	})
 	set("size", fmt.Sprint(mib))
 	set("memory_backed", "1")
-	set("badblocks", fmt.Sprintf("+%d-%d", firstBad/512, endBad/512-1))
+	set(setting, value)
 	set("power", "1")
 	index, err := os.ReadFile(filepath.Join(dir, "index"))
 	if err != nil {
