@@ -10,7 +10,6 @@
 // what limits the rate.
 //
 //	main.go     flags, the way into the lab, the rounds
-//	nullblk.go  the disks
 //	table.go    docs/bench/congestion.md
 package main
 
@@ -28,6 +27,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
+	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
@@ -120,8 +120,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	devices, err := makeDevices(slices.Max(o.disks), o.depth, o.latency)
-	defer devices.remove()
+	devices, err := nullblk.Make(o.depth, slices.Repeat([]time.Duration{o.latency}, slices.Max(o.disks))...)
+	defer devices.Remove()
 	if err != nil {
 		return err
 	}
@@ -164,20 +164,20 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-func measure(ctx context.Context, o options, vmm, engine, kernel string, devices devices) (sample, error) {
+func measure(ctx context.Context, o options, vmm, engine, kernel string, devices nullblk.Devices) (sample, error) {
 	queueSize := 1
 	for queueSize < 3*o.depth {
 		queueSize *= 2
 	}
 	m := diskvm.Machine{
-		Kernel: kernel, Engine: engine, Images: devices.paths(), QueueSize: queueSize,
+		Kernel: kernel, Engine: engine, Images: devices.Paths(), QueueSize: queueSize,
 		Cmdline: fmt.Sprintf("depth=%d mode=read seconds=%d", o.depth, o.seconds),
 	}
 	argv := m.QEMU()
 	if vmm == "ebb" {
 		argv = m.EBB(o.ebb)
 	}
-	before, err := devices.counters()
+	before, err := devices.Counters()
 	if err != nil {
 		return sample{}, err
 	}
@@ -185,9 +185,9 @@ func measure(ctx context.Context, o options, vmm, engine, kernel string, devices
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := devices.counters()
+	after, err := devices.Counters()
 	return sample{
 		candidate: vmm + " " + engine, disks: len(devices),
-		iops: b.IOPS, inFlight: b.IOPS * after.meanSince(before).Seconds(), p50: b.P50, p99: b.P99, fairness: b.Fairness(),
+		iops: b.IOPS, inFlight: b.IOPS * after.MeanSince(before).Seconds(), p50: b.P50, p99: b.P99, fairness: b.Fairness(),
 	}, err
 }

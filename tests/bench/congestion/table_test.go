@@ -26,13 +26,3 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
-
-func TestMeanTime(t *testing.T) {
-	before := counters{reads: 10, took: 5 * time.Second}
-	if got := (counters{reads: 14, took: 7 * time.Second}).meanSince(before); got != 500*time.Millisecond {
-		t.Errorf("mean %v", got)
-	}
-	if got := before.meanSince(before); got != 0 {
-		t.Errorf("mean of nothing %v", got)
-	}
-}

@@ -1,4 +1,6 @@
-package main
+// Package nullblk makes disks that answer any number of requests at once and take a given time
+// for each: devices of the kernel's null_blk driver, which as a module the lab has.
+package nullblk
 
 import (
 	"errors"
@@ -24,18 +26,20 @@ const (
 // device is one null_blk device that keeps data.
 type device struct{ folder, name string } // below nullBlk; below /dev
 
-type devices []device
+// Devices are disks in the order they were made.
+type Devices []device
 
-// makeDevices returns those it made with an error as well, for remove.
-func makeDevices(n, depth int, latency time.Duration) (devices, error) {
+// Make makes a disk for each latency, with room for twice depth requests: the disk is not what
+// is short of room. It returns those it made with an error as well, for Remove.
+func Make(depth int, latencies ...time.Duration) (Devices, error) {
 	if _, err := os.Stat(nullBlk); errors.Is(err, fs.ErrNotExist) {
 		if err := unix.Mount("configfs", configfs, "configfs", 0, ""); err != nil {
 			return nil, fmt.Errorf("null_blk: mount configfs: %w", err)
 		}
 	}
-	var all devices
-	for i := range n {
-		d := device{folder: filepath.Join(nullBlk, fmt.Sprintf("congestion%d", i))}
+	var all Devices
+	for i, latency := range latencies {
+		d := device{folder: filepath.Join(nullBlk, fmt.Sprintf("ebbbench%d", i))}
 		if err := os.Mkdir(d.folder, 0o755); err != nil {
 			return all, fmt.Errorf("null_blk: %w", err)
 		}
@@ -45,7 +49,8 @@ func makeDevices(n, depth int, latency time.Duration) (devices, error) {
 			{"memory_backed", "1"},
 			{"irqmode", strconv.Itoa(irqByTimer)},
 			{"completion_nsec", strconv.FormatInt(latency.Nanoseconds(), 10)},
-			{"hw_queue_depth", strconv.Itoa(2 * depth)}, // the disk is not what is short of room
+			{"hw_queue_depth", strconv.Itoa(2 * depth)},
+			{"cache_size", "1"}, // MiB: a write cache, so that flushes reach the disk
 			{"power", "1"},
 		} {
 			if err := os.WriteFile(filepath.Join(d.folder, setting[0]), []byte(setting[1]), 0); err != nil {
@@ -71,28 +76,30 @@ func makeDevices(n, depth int, latency time.Duration) (devices, error) {
 	return all, nil
 }
 
-func (ds devices) remove() {
+// Remove removes them. What can't be removed goes with the lab.
+func (ds Devices) Remove() {
 	for _, d := range ds {
-		_ = os.WriteFile(filepath.Join(d.folder, "power"), []byte("0"), 0) // what can't be removed goes with the lab
+		_ = os.WriteFile(filepath.Join(d.folder, "power"), []byte("0"), 0)
 		_ = os.Remove(d.folder)
 	}
 }
 
-func (ds devices) paths() (paths []string) {
+// Paths are their device nodes.
+func (ds Devices) Paths() (paths []string) {
 	for _, d := range ds {
 		paths = append(paths, "/dev/"+d.name)
 	}
 	return paths
 }
 
-// counters are what the kernel counts of a disk's reads, all disks together.
-type counters struct {
-	reads int64
-	took  time.Duration // sum over all reads
+// Counters are what the kernel counts of a disk's reads, all disks together.
+type Counters struct {
+	Reads int64
+	Took  time.Duration // sum over all reads
 }
 
-// counters returns what there was since the disks were made.
-func (ds devices) counters() (c counters, err error) {
+// Counters returns what there was since the disks were made.
+func (ds Devices) Counters() (c Counters, err error) {
 	for _, d := range ds {
 		data, err := os.ReadFile("/sys/block/" + d.name + "/stat")
 		if err != nil {
@@ -103,13 +110,13 @@ func (ds devices) counters() (c counters, err error) {
 		if _, err := fmt.Sscan(string(data), &reads, &merged, &sectors, &ms); err != nil {
 			return c, fmt.Errorf("/sys/block/%s/stat: %w", d.name, err)
 		}
-		c.reads += reads
-		c.took += time.Duration(ms) * time.Millisecond
+		c.Reads += reads
+		c.Took += time.Duration(ms) * time.Millisecond
 	}
 	return c, nil
 }
 
-// meanSince is how long a read took in the disks since an earlier count.
-func (c counters) meanSince(before counters) time.Duration {
-	return (c.took - before.took) / time.Duration(max(c.reads-before.reads, 1))
+// MeanSince is how long a read took in the disks since an earlier count.
+func (c Counters) MeanSince(before Counters) time.Duration {
+	return (c.Took - before.Took) / time.Duration(max(c.Reads-before.Reads, 1))
 }
