@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 dmsetup gcc
 
-.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion clean deps images
+.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -85,6 +85,11 @@ bench-disks: build deps
 bench-congestion: KERNELS = 6.1
 bench-congestion: build images
 	$(GO) run ./tests/bench/congestion
+
+# A fast and a slow disk on an engine with room for half of their requests, in the lab. Twenty minutes.
+bench-sharedtags: KERNELS = 6.1
+bench-sharedtags: build images
+	$(GO) run ./tests/bench/sharedtags
 
 clean:
 	rm -rf build

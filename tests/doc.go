@@ -12,5 +12,5 @@
 //	pause_test.go   pausing a guest in full I/O
 //	errorstop_test.go  a full disk stops the guest until it is resumed
 //	hotplug_test.go disks that come, go and grow while a guest runs
-//	bench/          ebb beside QEMU; the Makefile's bench targets
+//	bench/          ebb beside QEMU, and disks beside each other; the Makefile's bench targets
 package tests
