@@ -31,6 +31,14 @@ type backend interface {
 	// least one event is there. It may return early.
 	wait(block bool) error
 
+	// pending reports whether there is something to reap, perhaps after another wait, as far
+	// as that can be told without a system call.
+	pending() bool
+
+	// unaided reports whether devices alone are busy with what is in flight, as far as is
+	// known, and no other thread of the host.
+	unaided() bool
+
 	// reap stores events that have come and returns how many; fewer than len(events)
 	// means there are no more.
 	reap(events []event) int

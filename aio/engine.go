@@ -58,9 +58,8 @@ type Engine struct {
 	dirty    fifo[*portQueue] // queues with completions to publish
 	settling fifo[*Port]      // ports whose last request has completed
 
-	pollTime  int64        // how long the thread looks before it sleeps, nanoseconds: poll.go
-	pollLimit int64        // most of it
-	lingering []*portQueue // what it looks at
+	forGuest, forDisk lookout      // poll.go
+	lingering         []*portQueue // what is looked at
 
 	watches []*portQueue // by watch id; nil: free, or the mailbox's
 	op      operation    // scratch: what is being submitted
@@ -82,7 +81,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.pollLimit = pollMost
+	e.forGuest.most, e.forDisk.most = pollGuest, pollDisk
 	opened := make(chan error)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, and with it the ring's
@@ -211,25 +210,18 @@ func (e *Engine) turn() {
 	e.stats.inFlight.Store(int64(e.inFlight))
 	e.stats.lent.Store(int64(e.lent))
 	e.stats.writtenOff.Store(int64(e.writtenOff))
+	e.await(!e.busy())
+	e.reap()
+	e.publish()
+}
+
+// enter enters the kernel.
+func (e *Engine) enter(block bool) {
 	e.stats.enters.Add(1)
-	block := !e.busy()
-	if len(e.lingering) > 0 && e.poll(block) {
-		block = false
-	}
-	from, alone := e.now, block && e.inFlight == 0
-	if alone {
-		from = e.timer.now()
-	}
 	if err := e.backend.wait(block); err != nil {
 		// Not a disk's error: the ring itself is unusable, and with it every request in it.
 		panic(err)
 	}
-	e.now = e.timer.now()
-	if alone {
-		e.slept(e.now - from)
-	}
-	e.reap()
-	e.publish()
 }
 
 // busy reports whether there is something to do without any event. A port that only lacks

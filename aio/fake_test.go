@@ -23,6 +23,7 @@ type fakeBackend struct {
 	waits   int
 	sizes   []int
 	keepLog bool
+	aided   bool
 }
 
 type verdict uint8
@@ -170,6 +171,10 @@ func (f *fakeBackend) letGo(n int) {
 func (f *fakeBackend) signal(q *portQueue) {
 	f.events = append(f.events, event{kind: eventSignal, id: uint64(q.watch)})
 }
+
+func (f *fakeBackend) pending() bool { return len(f.events) > 0 }
+
+func (f *fakeBackend) unaided() bool { return !f.aided }
 
 func (f *fakeBackend) reap(events []event) int {
 	n := copy(events, f.events)

@@ -156,6 +156,11 @@ func passing(err error) bool {
 	return err == syscall.EINTR || err == syscall.EAGAIN || err == syscall.EBUSY
 }
 
+func (g *giouringBackend) pending() bool { return g.ring.CQReady() > 0 }
+
+// unaided: deferred task work can't be seen, so that looking for it would be in vain.
+func (g *giouringBackend) unaided() bool { return false }
+
 func (g *giouringBackend) reap(events []event) int {
 	n := 0
 	for ; n < len(events) && g.gone.len() > 0; n++ {

@@ -246,9 +246,8 @@ func (n *native) wait(block bool) error {
 	return err
 }
 
-// pending reports whether reap has something to report, but for what workers have done.
 func (n *native) pending() bool {
-	if n.poller.pending() || n.context.pending() {
+	if n.poller.pending() || n.workers.pending() || n.context.pending() {
 		return true
 	}
 	for _, c := range n.old {
@@ -258,6 +257,8 @@ func (n *native) pending() bool {
 	}
 	return false
 }
+
+func (n *native) unaided() bool { return n.workers.inFlight == 0 }
 
 func (n *native) reap(events []event) int {
 	k := n.poller.reap(events)

@@ -10,7 +10,7 @@ func pollingEngine(t *testing.T) (*fakeBackend, *Engine) {
 	e.check = true
 	now := int64(second)
 	e.timer.now = func() int64 { now += 100; return now }
-	e.pollLimit, e.pollTime = pollMost, pollMost
+	e.forGuest, e.forDisk = lookout{pollGuest, pollGuest}, lookout{pollDisk, pollDisk}
 	return f, e
 }
 
@@ -50,37 +50,78 @@ func TestPromptGuestNeedsNoKicks(t *testing.T) {
 }
 
 // The time follows the sleeps: it grows with short ones and is soon 0 with long ones.
-func TestPollTimeAdapts(t *testing.T) {
-	_, e := pollingEngine(t)
-	e.pollTime = 0
+func TestLookoutAdapts(t *testing.T) {
+	l := lookout{most: pollGuest}
 	for _, want := range []int64{2000, 4000, 8000, 16000, 16000} {
-		if e.slept(pollMost - 1); e.pollTime != want {
-			t.Errorf("after a short sleep %d, want %d", e.pollTime, want)
+		if l.slept(pollGuest - 1); l.time != want {
+			t.Errorf("after a short sleep %d, want %d", l.time, want)
 		}
 	}
 	for _, want := range []int64{8000, 4000, 2000, 1000, 0, 0} {
-		if e.slept(pollMost); e.pollTime != want {
-			t.Errorf("after a long sleep %d, want %d", e.pollTime, want)
+		if l.slept(pollGuest); l.time != want {
+			t.Errorf("after a long sleep %d, want %d", l.time, want)
 		}
 	}
 }
 
-// While something is in flight nothing is looked at in vain, and kicks are on.
-func TestNoPollingBesideRequestsInFlight(t *testing.T) {
+// Beside a few requests in flight the thread looks for a time, with kicks off, and then enables
+// them. It doesn't if they are many, or another thread is busy with one.
+func TestLookingBesideRequestsInFlight(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		busy  int
+		aided bool
+		looks bool
+	}{
+		{"few", pollFew - 1, false, true},
+		{"many", pollFew, false, false},
+		{"on another thread", 1, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, e := pollingEngine(t)
+			f.script, f.aided = holdAll, c.aided
+			q, busy := &promptQueue{testQueue: newTestQueue(t)}, newTestQueue(t)
+			busy.add(reads(c.busy)...)
+			attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 8})
+			p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 4})
+			f.rest(e)
+			e.forDisk.time, q.looks = pollDisk, 0
+			q.add(reads(1)...)
+			f.signal(p.queues[0])
+			f.rest(e)
+			if looked := q.looks > 1; looked != c.looks || !q.kicked || !busy.kicked {
+				t.Errorf("%d looks, kicks %v and %v", q.looks, q.kicked, busy.kicked)
+			}
+			if len(f.held) != c.busy+1 {
+				t.Errorf("%d operations reached the disk", len(f.held))
+			}
+		})
+	}
+}
+
+// What the disk answers while the thread looks is answered to the guest without a sleep.
+func TestDiskAnswersDuringTheLook(t *testing.T) {
 	f, e := pollingEngine(t)
 	f.script = holdAll
-	q, busy := &promptQueue{testQueue: newTestQueue(t)}, newTestQueue(t)
-	busy.add(reads(1)...)
-	attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 4})
-	p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 4})
-	f.rest(e)
+	q := newTestQueue(t)
 	q.add(reads(1)...)
-	f.signal(p.queues[0])
-	f.rest(e)
-	f.held[0], f.held[1] = f.held[1], f.held[0]
-	f.letGo(1) // that of a
-	f.rest(e)
-	if len(q.take()) != 1 || q.looks > 0 || !q.kicked || !busy.kicked {
-		t.Errorf("%d looks, kicks %v and %v", q.looks, q.kicked, busy.kicked)
+	attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 4})
+	now, looks := e.timer.now, 0
+	e.timer.now = func() int64 { // each look at the clock is one of the thread's
+		if looks++; looks == 20 && len(f.held) > 0 {
+			f.letGo(1)
+		}
+		return now()
 	}
+	for range 5 {
+		f.slept = false
+		e.turn()
+		if f.slept {
+			t.Fatal("the thread slept")
+		}
+		if len(q.take()) == 1 {
+			return
+		}
+	}
+	t.Error("no answer")
 }

@@ -37,6 +37,10 @@ func (t *threads) wait(block bool) error {
 	return err
 }
 
+func (t *threads) pending() bool { return t.poller.pending() || t.workers.pending() }
+
+func (t *threads) unaided() bool { return t.workers.inFlight == 0 }
+
 func (t *threads) reap(events []event) int {
 	n := t.poller.reap(events)
 	return n + t.workers.reap(events[n:])

@@ -34,6 +34,7 @@ const (
 // What an entry's user data says: kind in the top byte, below it a slot's id or a watch's.
 const (
 	userOperation = uint64(iota) << 56
+	userHanded    // an operation too, handed over to another thread by us
 	userWatch
 	userRemoval
 	userKind = uint64(0xff) << 56
@@ -55,6 +56,7 @@ type ring struct {
 	rings, entries []byte // mapped memory behind what follows
 
 	sqHead, sqTail *uint32 // head is the kernel's
+	sqFlags        *uint32 // the kernel's
 	sqes           []sqe
 	tail           uint32 // ours; the kernel sees it in wait
 
@@ -62,6 +64,8 @@ type ring struct {
 	cqes           []cqe
 	resizable      bool   // as far as its setup goes: newRing asks the kernel
 	wanted         uint32 // completion queue entries, from the next wait on
+
+	handed int // operations in flight that we handed over to the kernel's threads
 
 	watches []ringWatch  // by id
 	control fifo[uint32] // watches to arm or to remove in the next wait
@@ -93,9 +97,9 @@ const (
 // ringSetups are the ways to make a ring, best first: a kernel answers EINVAL to flags it
 // doesn't know. Deferred task work runs completions on our thread only while it waits.
 var ringSetups = []uint32{
-	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll | setupNoSQArray, // Linux 6.6
-	setupSingleIssuer | setupDeferTaskrun | setupSubmitAll,                  // Linux 6.1
-	setupCoopTaskrun | setupSubmitAll,                                       // Linux 5.19
+	setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag | setupSubmitAll | setupNoSQArray, // Linux 6.6
+	setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag | setupSubmitAll,                  // Linux 6.1
+	setupCoopTaskrun | setupTaskrunFlag | setupSubmitAll,                                       // Linux 5.19
 	0,
 }
 
@@ -190,8 +194,10 @@ func (r *ring) submit(op *operation) {
 	s := r.next()
 	s.fd = int32(op.fd)
 	s.userData = userOperation | op.id
-	if op.async || op.sync {
-		s.flags = sqeAsync
+	if op.async || op.sync || op.code > opWrite {
+		s.flags = sqeAsync // fsync and fallocate the kernel hands over by itself
+		s.userData = userHanded | op.id
+		r.handed++
 	}
 	switch op.code {
 	case opRead, opWrite:
@@ -356,6 +362,14 @@ func (r *ring) wait(block bool) error {
 	}
 }
 
+// pending: wait turns deferred task work into completions.
+func (r *ring) pending() bool {
+	return r.gone.len() > 0 || *r.cqHead != atomic.LoadUint32(r.cqTail) || atomic.LoadUint32(r.sqFlags)&sqTaskrun != 0
+}
+
+// unaided: what blocks in spite of RWF_NOWAIT is not known.
+func (r *ring) unaided() bool { return r.handed == 0 }
+
 func (r *ring) reap(events []event) int {
 	n := 0
 	for ; n < len(events) && r.gone.len() > 0; n++ {
@@ -365,6 +379,9 @@ func (r *ring) reap(events []event) int {
 	for ; n < len(events) && head != tail; head++ {
 		c := &r.cqes[head&uint32(len(r.cqes)-1)]
 		switch c.userData & userKind {
+		case userHanded:
+			r.handed--
+			fallthrough
 		case userOperation:
 			events[n] = event{kind: eventDone, id: c.userData &^ userKind, result: c.result}
 			n++

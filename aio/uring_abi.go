@@ -7,6 +7,7 @@ const (
 	setupClamp        = 1 << 4
 	setupSubmitAll    = 1 << 7  // Linux 5.18
 	setupCoopTaskrun  = 1 << 8  // Linux 5.19
+	setupTaskrunFlag  = 1 << 9  // Linux 5.19
 	setupSingleIssuer = 1 << 12 // Linux 6.0
 	setupDeferTaskrun = 1 << 13 // Linux 6.1
 	setupNoSQArray    = 1 << 16 // Linux 6.6
@@ -20,6 +21,8 @@ const (
 
 	registerIOWQMaxWorkers = 19 // Linux 5.15
 	registerResizeRings    = 33 // Linux 6.13
+
+	sqTaskrun = 1 << 2 // IORING_SQ_TASKRUN
 
 	offSQRing = 0
 	offSQEs   = 0x10000000

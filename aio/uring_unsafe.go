@@ -46,7 +46,7 @@ func (r *ring) mapRings(p *ringParams) error {
 	word := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&rings[off])) }
 	r.rings, r.entries = rings, entries
 
-	r.sqHead, r.sqTail = word(p.sqOff.head), word(p.sqOff.tail)
+	r.sqHead, r.sqTail, r.sqFlags = word(p.sqOff.head), word(p.sqOff.tail), word(p.sqOff.flags)
 	r.sqes = unsafe.Slice((*sqe)(unsafe.Pointer(&entries[0])), p.sqEntries)
 	r.cqHead, r.cqTail = word(p.cqOff.head), word(p.cqOff.tail)
 	r.cqes = unsafe.Slice((*cqe)(unsafe.Pointer(&rings[p.cqOff.cqes])), p.cqEntries)

@@ -40,13 +40,14 @@ type workers struct {
 	execute func(*operation) int32 // or a test's
 
 	// The engine thread's.
-	batch   []operation // added and not handed over yet
-	taken   []event     // taken over from done, [next:] still to be reaped
-	next    int
-	ended   atomic.Bool // done is not empty
-	trimmer *time.Timer
-	all     sync.WaitGroup
-	main    func() // a worker's main function, made once: a method value allocates
+	batch    []operation // added and not handed over yet
+	taken    []event     // taken over from done, [next:] still to be reaped
+	next     int
+	ended    atomic.Bool // done is not empty
+	inFlight int         // operations that have not been reaped; the engine thread's
+	trimmer  *time.Timer
+	all      sync.WaitGroup
+	main     func() // a worker's main function, made once: a method value allocates
 
 	mu       sync.Mutex
 	limit    int
@@ -84,7 +85,10 @@ func newWorkers(wake int) *workers {
 }
 
 // add takes an operation; it is handed over with the next flush.
-func (w *workers) add(op *operation) { w.batch = append(w.batch, *op) }
+func (w *workers) add(op *operation) {
+	w.batch = append(w.batch, *op)
+	w.inFlight++
+}
 
 // flush hands over what was added.
 func (w *workers) flush() {
@@ -170,6 +174,7 @@ func (w *workers) reap(events []event) int {
 	for {
 		c := copy(events[n:], w.taken[w.next:])
 		w.next += c
+		w.inFlight -= c
 		n += c
 		if n == len(events) || !w.ended.Load() {
 			return n
