@@ -22,10 +22,11 @@ type backend interface {
 	// unwatch ends a watch. The last event of id is eventGone; then id is free again.
 	unwatch(id uint32)
 
-	// resize prepares for as many operations in flight. It is also called, perhaps with the
+	// resize prepares for as many operations in flight, of which as many may block a thread
+	// each as there are workers. It is also called, perhaps with the
 	// same number as before, whenever files came or went: a descriptor may from now on be
 	// another file than it was, and none of the old one's operations is in flight.
-	resize(capacity int) error
+	resize(capacity, workers int) error
 
 	// wait hands everything queued to the kernel and, if block is set, sleeps until at
 	// least one event is there. It may return early.

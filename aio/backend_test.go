@@ -206,7 +206,7 @@ func TestNothingIsLeft(t *testing.T) {
 				b.watch(1, kick)
 				b.watch(2, kick) // the same, twice
 				for _, capacity := range []int{64, 2000, 100, 5000} {
-					must(t, b.resize(capacity))
+					must(t, b.resize(capacity, minWorkers))
 					for range 50 {
 						b.submit(&operation{code: opSync, fd: fd})
 					}

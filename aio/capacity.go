@@ -19,11 +19,13 @@ const (
 //	all        slots               ⌈n / 64⌉ · 64     n = capacity + requests written off, see fit
 //	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
 //	                               resize them ≥ limit + 1024, made once
-//	           kernel workers      min(max(n, 64), 1024), only while they block
+//	           kernel workers      min(max(n, 64), workers), only while they block
 //	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context
 //	                               beside the old one until that is empty
-//	native,    workers             min(max(n, 64), 1024), only while they block
+//	native,    workers             min(max(n, 64), workers), only while they block
 //	threads
+//
+//	workers = min(1024, room - 64)     room: threads the host still lets us start (pids.go)
 func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
@@ -51,7 +53,7 @@ func (e *Engine) fit() {
 	}
 	e.backed = n
 	e.slots.resize(n)
-	if err := e.backend.resize(n); err != nil {
+	if err := e.backend.resize(n, min(max(n, minWorkers), e.workers)); err != nil {
 		e.log.Warn("the engine's new capacity is not fully backed", "capacity", n, "err", err)
 	}
 }

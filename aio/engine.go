@@ -36,6 +36,7 @@ type Engine struct {
 	backend backend
 	kind    EngineKind // the backend's; doesn't change once New has returned
 	limit   int        // most credits
+	workers int        // most threads for what blocks
 	closing bool
 
 	ports map[*Port]struct{}
@@ -127,7 +128,14 @@ func prepareEngine(cfg Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	room, bound := threadRoom()
 	var err error
+	if e.workers, err = workersIn(room, bound); err != nil {
+		return nil, err
+	}
+	if e.workers < maxWorkers {
+		e.log.Warn("disk requests that block will have fewer threads than they could use", "threads", e.workers, "of", maxWorkers, "bound", bound)
+	}
 	if e.zeroes, err = newZeroes(); err != nil {
 		return nil, fmt.Errorf("aio: map zeroes: %w", err)
 	}

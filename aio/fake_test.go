@@ -103,7 +103,7 @@ func (f *fakeBackend) unwatch(id uint32) {
 	f.events = append(f.events, event{kind: eventGone, id: uint64(id)})
 }
 
-func (f *fakeBackend) resize(capacity int) error {
+func (f *fakeBackend) resize(capacity, _ int) error {
 	f.sizes = append(f.sizes, capacity)
 	return nil
 }

@@ -126,10 +126,9 @@ func (g *giouringBackend) remove(id uint32) {
 }
 
 // resize lets the kernel have as many threads as the default ring's does.
-func (g *giouringBackend) resize(capacity int) error {
+func (g *giouringBackend) resize(_, workers int) error {
 	// The kernel takes two 32-bit numbers: the second, 0, is the first's upper half.
-	workers := []uint{uint(min(max(capacity, minWorkers), maxWorkers)), 0}
-	if _, err := g.ring.RegisterIOWQMaxWorkers(workers); err != nil {
+	if _, err := g.ring.RegisterIOWQMaxWorkers([]uint{uint(workers), 0}); err != nil {
 		return fmt.Errorf("aio: giouring: set the number of workers: %w", err)
 	}
 	return nil

@@ -93,9 +93,8 @@ func setupError(events int, errno unix.Errno) error {
 //
 //	events  = 2^⌈log2 capacity⌉, or capacity where fs.aio-max-nr leaves no more;
 //	          a context is kept while capacity ≤ events ≤ 4 · capacity
-//	workers = min(max(capacity, 64), 1024)
-func (n *native) resize(capacity int) error {
-	n.workers.resize(capacity)
+func (n *native) resize(capacity, workers int) error {
+	n.workers.resize(workers)
 	// Descriptors may be other files than before.
 	clear(n.files)
 	n.last = -1

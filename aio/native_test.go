@@ -32,11 +32,11 @@ func TestContextIsReplacedInFlight(t *testing.T) {
 		b := alignedBytes(4096, 4096)
 		first := readAll(t, n, fd, b)
 		must(t, n.wait(false)) // in the context until they are reaped
-		must(t, n.resize(capacity))
+		must(t, n.resize(capacity, minWorkers))
 		if replaced := len(n.old) == 1; replaced != (capacity > minCapacity) || n.context.events < capacity {
 			t.Fatalf("capacity %d: a context of %d, %d old ones", capacity, n.context.events, len(n.old))
 		}
-		must(t, n.resize(2*capacity))
+		must(t, n.resize(2*capacity, minWorkers))
 		second := readAll(t, n, fd, b)
 		seen := map[uint64]int{}
 		for range first + second {
@@ -62,7 +62,7 @@ func TestContextIsReplacedInFlight(t *testing.T) {
 func TestContextFitsCapacity(t *testing.T) {
 	n := newTestNative(t)
 	for _, c := range []struct{ capacity, events int }{{1000, 1024}, {512, 1024}, {256, 1024}, {255, 256}, {64, 256}, {62, 64}, {63, 64}} {
-		must(t, n.resize(c.capacity))
+		must(t, n.resize(c.capacity, minWorkers))
 		if n.context.events != c.events {
 			t.Errorf("capacity %d: %d events, want %d", c.capacity, n.context.events, c.events)
 		}
@@ -177,7 +177,7 @@ func TestWhatIsSubmitted(t *testing.T) {
 				}
 				t.Errorf("the file is %d, want %d", got, c.after)
 			}
-			must(t, n.resize(minCapacity))
+			must(t, n.resize(minCapacity, minWorkers))
 			if len(n.files) != 0 {
 				t.Error("the file is remembered, though its descriptor may become another's")
 			}

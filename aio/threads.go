@@ -21,9 +21,9 @@ func (t *threads) room() int { return batch - len(t.workers.batch) }
 
 func (t *threads) submit(op *operation) { t.workers.add(op) }
 
-// resize sets the most operations carried out at the same time: min(max(capacity, 64), 1024).
-func (t *threads) resize(capacity int) error {
-	t.workers.resize(capacity)
+// resize sets the most operations carried out at the same time.
+func (t *threads) resize(_, workers int) error {
+	t.workers.resize(workers)
 	return nil
 }
 

@@ -25,10 +25,6 @@ const (
 	// maxTransfer is the most one read or write of a single buffer asks for, in bytes;
 	// the rest follows as after a short transfer. The kernel's own limit is just under 2 GiB.
 	maxTransfer = 1 << 30
-
-	// Kernel threads for what would block: see resize.
-	minWorkers = 64
-	maxWorkers = 1024
 )
 
 // What an entry's user data says: kind in the top byte, below it a slot's id or a watch's.
@@ -276,18 +272,15 @@ func (r *ring) controlling() {
 	}
 }
 
-// resize fits the completion queue, with the next wait, and lets the kernel have a thread for each request in flight, within bounds. The
-// kernel's own bound is a few per CPU for all files together: one slow disk whose requests
+// resize fits the completion queue, with the next wait, and sets the number of the kernel's
+// threads. Its own bound is a few per CPU for all files together: one slow disk whose requests
 // block would use them up, and the flush of a fast disk would wait behind them. Threads
 // are made only while others are blocked.
-//
-//	workers = clamp(capacity, 64, 1024)
-func (r *ring) resize(capacity int) error {
+func (r *ring) resize(capacity, workers int) error {
 	if r.resizable {
 		r.wanted = uint32(1) << bits.Len32(uint32(capacity+cqSlack-1))
 	}
-	workers := [2]uint32{uint32(min(max(capacity, minWorkers), maxWorkers))}
-	if errno := setMaxWorkers(r.fd, &workers); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
+	if errno := setMaxWorkers(r.fd, &[2]uint32{uint32(workers)}); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
 		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
 	}
 	return nil

@@ -81,12 +81,12 @@ func TestCompletionQueueHoldsTheCredits(t *testing.T) {
 		r, got, err := newRing(limit)
 		must(t, err)
 		small := len(r.cqes)
-		must(t, r.resize(limit))
+		must(t, r.resize(limit, minWorkers))
 		must(t, r.wait(false))
 		if got != limit || len(r.cqes) < limit+cqSlack {
 			t.Errorf("limit %d: %d, %d entries", limit, got, len(r.cqes))
 		}
-		must(t, r.resize(minCapacity))
+		must(t, r.resize(minCapacity, minWorkers))
 		must(t, r.wait(false))
 		if r.resizable && len(r.cqes) != small {
 			t.Errorf("limit %d: %d entries at first, %d after shrinking", limit, small, len(r.cqes))
@@ -128,7 +128,7 @@ func TestResizeInFlight(t *testing.T) {
 		submit(int(zero.Fd()), 30)
 		must(t, r.wait(false)) // completed, not reaped
 		submit(int(zero.Fd()), 20)
-		must(t, r.resize(capacity)) // with entries queued
+		must(t, r.resize(capacity, minWorkers)) // with entries queued
 		must(t, r.wait(false))
 		must(t, r.wait(false))
 		if len(r.cqes) < capacity+cqSlack || len(r.cqes) > 4*(capacity+cqSlack) {

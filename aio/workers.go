@@ -132,9 +132,9 @@ func (w *workers) divide() {
 }
 
 // resize sets the limit, and forgets the files that have nothing to do.
-func (w *workers) resize(capacity int) {
+func (w *workers) resize(limit int) {
 	w.mu.Lock()
-	w.limit = min(max(capacity, minWorkers), maxWorkers)
+	w.limit = limit
 	for fd, f := range w.files {
 		if f.busy == 0 && f.queue.len() == 0 {
 			delete(w.files, fd)

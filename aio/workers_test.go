@@ -138,7 +138,7 @@ func TestLoneFile(t *testing.T) {
 
 // A larger limit counts at once.
 func TestMoreWorkers(t *testing.T) {
-	w := newHangingWorkers(t, 0, func(int) bool { return true })
+	w := newHangingWorkers(t, minWorkers, func(int) bool { return true })
 	w.send(1, 300)
 	w.hanging(minWorkers)
 	w.noMore()
@@ -153,7 +153,7 @@ func TestMoreWorkers(t *testing.T) {
 
 // Results come once each, whatever the order, and the sleeping engine is always woken.
 func TestWorkersDeliverOnce(t *testing.T) {
-	w := newHangingWorkers(t, 0, func(int) bool { return false })
+	w := newHangingWorkers(t, minWorkers, func(int) bool { return false })
 	w.execute = func(op *operation) int32 {
 		if op.id%7 == 0 {
 			runtime.Gosched()
@@ -169,7 +169,7 @@ func TestWorkersDeliverOnce(t *testing.T) {
 		open += n
 		take := r.IntN(open + 1)
 		if r.IntN(3) == 0 {
-			w.resize(r.IntN(2000))
+			w.resize(minWorkers + r.IntN(1000))
 		}
 		for _, ev := range w.await(take) {
 			if seen[ev.id] {
@@ -192,7 +192,7 @@ func TestWorkersDeliverOnce(t *testing.T) {
 
 // Files with requests take turns.
 func TestFilesTakeTurns(t *testing.T) {
-	w := newHangingWorkers(t, 0, func(int) bool { return false })
+	w := newHangingWorkers(t, minWorkers, func(int) bool { return false })
 	var order []int
 	for fd := range 3 {
 		f := w.file(fd)
@@ -215,7 +215,7 @@ func TestFilesTakeTurns(t *testing.T) {
 
 // Workers that only a hung disk needed end, those that are needed now and then stay.
 func TestIdleWorkersEnd(t *testing.T) {
-	w := newHangingWorkers(t, 0, func(fd int) bool { return fd == 1 })
+	w := newHangingWorkers(t, minWorkers, func(fd int) bool { return fd == 1 })
 	w.send(1, 50)
 	w.hanging(50)
 	w.letGo()

@@ -12,6 +12,8 @@ import (
 func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 	go func() {
 		reason := fmt.Sprintf("disk %s failed a %v at %d (%d bytes): %v; resume carries it out again", d.cfg.ID, f.Op, f.Offset, f.Length, f.Err)
+		m.pausing.Lock() // a Resume comes before both or after both
+		defer m.pausing.Unlock()
 		m.mu.Lock()
 		first := m.hw != nil && m.reason == ""
 		if first {
@@ -24,7 +26,7 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		m.cfg.Log.Error("a disk's failure stops the guest", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
 			"offset", f.Offset, "length", f.Length, "err", f.Err)
 		// Other disks finish what they have in flight, which takes as long as it takes.
-		if err := m.Pause(context.Background()); err != nil {
+		if err := m.pause(context.Background()); err != nil {
 			m.cfg.Log.Error("stopping the guest", "err", err)
 			return
 		}

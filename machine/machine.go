@@ -181,6 +181,11 @@ func (m *Machine) runOnce() (End, error) {
 func (m *Machine) Pause(ctx context.Context) error {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
+	return m.pause(ctx)
+}
+
+// pause is Pause. Preconditions: m.pausing is held.
+func (m *Machine) pause(ctx context.Context) error {
 	m.mu.Lock()
 	hw, paused := m.hw, m.paused
 	m.mu.Unlock()
