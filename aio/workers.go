@@ -21,15 +21,13 @@ const (
 // workers carries out operations by ordinary system calls that may block, for the engines
 // that have no other way or none for this operation.
 //
-// A worker is a goroutine that is not tied to a thread: while it waits for work it costs no
-// thread, being woken costs no system call where a thread is running anyway, and Go gives
-// those that block a thread each. A locked thread for each worker would cost two context
-// switches an operation.
+// A worker is a goroutine with a thread, which waits for work as it waits for a disk: in a
+// system call.
 //
 // Each file has a queue. Workers take from the files in rotation, and a file's operations
 // never occupy the last workers:
 //
-//	limit  = min(max(capacity, 64), 1024)          most operations at the same time
+//	limit  = as resize says                        most operations at the same time
 //	share  = max(1, limit / 2 / files)             what each file can always have
 //	start if the file's busy < share, or all busy + every other file's free share < limit
 //
@@ -47,7 +45,6 @@ type workers struct {
 	inFlight int         // operations that have not been reaped; the engine thread's
 	trimmer  *time.Timer
 	all      sync.WaitGroup
-	main     func() // a worker's main function, made once: a method value allocates
 
 	mu       sync.Mutex
 	limit    int
@@ -67,8 +64,9 @@ type workers struct {
 }
 
 type worker struct {
-	wake chan struct{} // capacity 1
-	quit bool
+	wake  bell
+	quit  bool
+	isNew bool // not started yet
 }
 
 type workFile struct {
@@ -78,7 +76,6 @@ type workFile struct {
 
 func newWorkers(wake int) *workers {
 	w := &workers{wake: wake, execute: execute, limit: minWorkers, files: make(map[int]*workFile)}
-	w.main = w.work
 	w.trimmer = time.AfterFunc(trimEvery, w.trim)
 	w.trimmer.Stop()
 	return w
@@ -104,9 +101,9 @@ func (w *workers) flush() {
 		}
 		f.queue.push(*op)
 	}
-	start := w.summon()
+	next := w.summon()
 	w.mu.Unlock()
-	w.start(start)
+	w.call(next)
 	clear(w.batch)
 	w.batch = w.batch[:0]
 }
@@ -141,9 +138,9 @@ func (w *workers) resize(limit int) {
 		}
 	}
 	w.divide()
-	start := w.summon()
+	next := w.summon()
 	w.mu.Unlock()
-	w.start(start)
+	w.call(next)
 }
 
 // sleep reports whether the engine's thread may sleep, and has the wake eventfd signalled
@@ -196,7 +193,7 @@ func (w *workers) close() {
 	w.trimmer.Stop()
 	for _, idle := range w.idle {
 		idle.quit = true
-		idle.wake <- struct{}{}
+		idle.wake.ring()
 	}
 	w.idle = nil
 	w.mu.Unlock()
@@ -204,22 +201,22 @@ func (w *workers) close() {
 }
 
 // work is a worker's life.
-func (w *workers) work() {
+func (w *workers) work(me *worker) {
 	defer w.all.Done()
 	// The thread this last runs on ends with it: threads that hung disks once made the
 	// process start don't stay for ever.
 	defer runtime.LockOSThread()
-	me := &worker{wake: make(chan struct{}, 1)}
 	var op operation
 	var wake bool // the engine must be woken
 	w.mu.Lock()
 	w.waking = false
 	for {
-		start, f := false, w.choose()
+		f := w.choose()
+		var next *worker
 		switch {
 		case f != nil:
 			op = w.begin(f)
-			start = w.summon()
+			next = w.summon()
 		case !w.closed && !me.quit:
 			w.idle = append(w.idle, me)
 		default:
@@ -229,10 +226,10 @@ func (w *workers) work() {
 		}
 		w.mu.Unlock()
 		w.signal(wake)
-		w.start(start)
+		w.call(next)
 		if f == nil {
 			wake, op = false, operation{}
-			<-me.wake
+			me.wake.wait()
 			w.mu.Lock()
 			w.waking = w.waking && me.quit // unless it was woken to quit, it has come
 			continue
@@ -300,20 +297,19 @@ func (w *workers) finish(f *workFile, ev event) bool {
 	return wake
 }
 
-// summon wakes a worker if there is something for one to take, and reports whether a new
-// one must be started for it. Whoever comes and finds more calls the next: as many work as
+// summon returns a worker to be called if there is something for one to take, nil if not. Whoever comes and finds more calls the next: as many work as
 // are needed, and operations that don't block are done by a few.
-func (w *workers) summon() (start bool) {
+func (w *workers) summon() *worker {
 	if w.waking || w.choose() == nil {
-		return false
+		return nil
 	}
 	w.waking = true
 	if n := len(w.idle); n > 0 {
-		w.idle[n-1].wake <- struct{}{}
+		next := w.idle[n-1]
 		w.idle[n-1] = nil
 		w.idle = w.idle[:n-1]
 		w.least = min(w.least, n-1)
-		return false
+		return next
 	}
 	w.least = 0
 	w.count++
@@ -321,12 +317,18 @@ func (w *workers) summon() (start bool) {
 	if w.count == keepWorkers+1 {
 		w.trimmer.Reset(trimEvery)
 	}
-	return true
+	return &worker{isNew: true}
 }
 
-func (w *workers) start(start bool) {
-	if start {
-		go w.main()
+// call has a worker come. w.mu is not held, for it will want that.
+func (w *workers) call(next *worker) {
+	switch {
+	case next == nil:
+	case next.isNew:
+		next.isNew = false
+		go w.work(next)
+	default:
+		next.wake.ring()
 	}
 }
 
@@ -340,7 +342,7 @@ func (w *workers) trim() {
 	n := max(0, min(w.least, w.count-keepWorkers))
 	for _, idle := range w.idle[:n] { // the longest idle first
 		idle.quit = true
-		idle.wake <- struct{}{}
+		idle.wake.ring()
 	}
 	left := copy(w.idle, w.idle[n:])
 	clear(w.idle[left:])
