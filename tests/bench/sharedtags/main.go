@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +49,7 @@ func main() {
 		if lab.InLab() {
 			err = run(ctx, o)
 		} else {
-			err = runInLab(ctx, o)
+			err = nullblk.RunInLab(ctx, o.doc)
 		}
 	}
 	if err != nil {
@@ -82,30 +81,6 @@ func parseFlags() (options, error) {
 		return o, errors.New("-depth has to be 1 to 85, the other numbers at least 1, -fast and -slow from 1us to 4s")
 	}
 	return o, nil
-}
-
-// runInLab runs this program again in a lab that may write the table.
-func runInLab(ctx context.Context, o options) error {
-	build, err := guest.BuildDir()
-	if err != nil {
-		return err
-	}
-	if _, err := guest.BuildDiskBench(ctx, build); err != nil { // the lab can't keep what it builds
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	code, err := lab.Run(ctx, lab.Options{
-		Modules:  []string{"null_blk nr_devices=0"},
-		Deadline: time.Hour,
-		Shares:   []string{filepath.Dir(o.doc)},
-	}, append([]string{self}, os.Args[1:]...), nil, os.Stdout, os.Stderr)
-	if err == nil && code != 0 {
-		err = fmt.Errorf("exit code %d in the lab", code)
-	}
-	return err
 }
 
 // sample is what the disks did in one round, in requests a second.
