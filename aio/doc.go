@@ -26,8 +26,9 @@
 //
 // One system call per turn both submits and waits: the kicks are armed in the same
 // ring as the disk requests. When nothing happens the thread sleeps in that call and
-// nothing wakes it. Before that, with nothing in flight, it may look into the queues for a
-// few microseconds (poll.go).
+// nothing wakes it. Before that, with little or nothing in flight, it may look for the next
+// answer or request for some microseconds (poll.go). What other threads do, and what is done
+// within the call, is in inline.go; how many threads there may be, in pids.go.
 //
 // That is the engine uring. Two others do without io_uring, and have a wait loop of their
 // own (epoll.go) for the kicks and for whoever has finished something:

@@ -125,3 +125,29 @@ func TestDiskAnswersDuringTheLook(t *testing.T) {
 	}
 	t.Error("no answer")
 }
+
+// An operation that blocks a thread keeps the engine from looking until it has been reaped.
+func TestUnaided(t *testing.T) {
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	for _, kind := range []EngineKind{EngineUring, EngineNative, EngineThreads} {
+		t.Run(engineNames[kind], func(t *testing.T) {
+			lockThread(t)
+			b, _, err := openers[kind](minCapacity)
+			must(t, err)
+			if !b.unaided() {
+				t.Error("with nothing in flight")
+			}
+			for range 3 {
+				b.submit(&operation{code: opSync, fd: fd})
+				if b.unaided() {
+					t.Error("not beside a flush")
+				}
+				nextEvent(t, b)
+			}
+			if !b.unaided() {
+				t.Error("not when all has been reaped")
+			}
+			must(t, b.close())
+		})
+	}
+}

@@ -8,6 +8,7 @@
 //	verify_test.go  what guests write is what the host reads back
 //	fault_test.go   images that fail under a running guest
 //	hung_test.go    disks that answer nothing hold up nothing but themselves, and give nothing away
+//	idle_test.go    an idle guest's engine is not woken
 //	inprocess_test.go  a guest in the test's process, for what only package machine can do
 //	pause_test.go   pausing a guest in full I/O
 //	errorstop_test.go  a full disk stops the guest until it is resumed
