@@ -49,6 +49,7 @@ type Engine struct {
 	capacity   int
 	backed     int   // what the slots and the backend are made for; at least capacity + writtenOff
 	inFlight   int   // requests that have been popped and not completed
+	queued     int   // operations issued since the kernel was last entered
 	writtenOff int   // of those, how many don't count against the capacity
 	setAside   int   // free credits kept for ports that use less than their reserve
 	lent       int   // credits that ports have beyond their share
@@ -226,9 +227,21 @@ func (e *Engine) turn() {
 // enter enters the kernel.
 func (e *Engine) enter(block bool) {
 	e.stats.enters.Add(1)
+	e.queued = 0
 	if err := e.backend.wait(block); err != nil {
 		// Not a disk's error: the ring itself is unusable, and with it every request in it.
 		panic(err)
+	}
+}
+
+// feed hands over what is queued as soon as it is as much as the kernel already has: after 2
+// requests, 2 more, 4, 8 and so on up to a batch. So a device that has nothing to do begins with
+// the first requests while the thread pops the others. A large batch would hold them back: the
+// kernel keeps what one system call submits together until the last of it is ready.
+func (e *Engine) feed() {
+	const least = 2 // the kernel's own bound: so many it does not hold back
+	if e.queued >= least && 2*e.queued >= e.inFlight && e.backend.unaided() {
+		e.enter(false)
 	}
 }
 

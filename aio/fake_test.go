@@ -21,6 +21,7 @@ type fakeBackend struct {
 	kicks   map[uint32]int
 	slept   bool
 	waits   int
+	batches []int // how many operations each wait handed over, if any
 	sizes   []int
 	keepLog bool
 	aided   bool
@@ -110,6 +111,9 @@ func (f *fakeBackend) resize(capacity, _ int) error {
 
 func (f *fakeBackend) wait(block bool) error {
 	f.waits++
+	if n := len(f.queued); n > 0 && f.keepLog {
+		f.batches = append(f.batches, n)
+	}
 	for i := range f.queued {
 		f.carryOut(&f.queued[i])
 	}

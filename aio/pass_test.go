@@ -115,9 +115,37 @@ func TestNothingIsPoppedWithoutCredit(t *testing.T) {
 	}
 }
 
+// A device gets its first requests before the others have been popped, and then ever more at a
+// time; but nothing is handed over early that other threads carry out, or that is done at once.
+func TestFeed(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		aided    bool
+		handOver handOver
+		want     string
+	}{
+		{"device", false, handBlocking, "[2 2 4 8 16 18]"},
+		{"other threads", true, handBlocking, "[32 18]"},
+		{"memory", false, handLarge, "[32 18]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t, 4096)
+			f.script, f.aided = holdAll, c.aided
+			e := f.engine(0)
+			q := newTestQueue(t)
+			q.add(reads(50)...)
+			attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 64}).handOver = c.handOver
+			f.rest(e)
+			if got := fmt.Sprint(f.batches); got != c.want {
+				t.Errorf("handed over %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
 func TestNothingIsPoppedWithoutRoom(t *testing.T) {
 	f := newFake(t, 4096)
-	f.batch = 4
+	f.batch, f.aided = 4, true // not handed over earlier
 	e := f.engine(0)
 	q := newTestQueue(t)
 	q.add(reads(19)...)

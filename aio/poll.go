@@ -6,7 +6,7 @@ import "time"
 // it. A kick costs it an exit, and waking the engine's thread costs a few times that. So when
 // nothing is in flight any more, the thread looks into the queues that were answered last for
 // a while, with their kicks disabled, before it sleeps. In the same way it looks for the
-// answers of disks while few requests are in flight, unless another thread carries them out:
+// answers of disks while not many requests are in flight, unless another thread carries them out:
 // that needs the processor more.
 //
 // How long is found out, for guests and for disks apart. A sleep that ends soon would have been
@@ -16,11 +16,11 @@ import "time"
 const (
 	pollLeast = int64(time.Microsecond)
 	pollGuest = 16 * int64(time.Microsecond) // most
-	pollDisk  = 64 * int64(time.Microsecond)
+	pollDisk  = 256 * int64(time.Microsecond)
 
 	// pollFew is how many requests may be in flight. With more the next answer or the next
 	// request comes about as soon as a sleep could end.
-	pollFew = 4
+	pollFew = 64
 )
 
 // lookout is how long to look before sleeping, in nanoseconds; the zero value never looks.

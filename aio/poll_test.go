@@ -82,7 +82,7 @@ func TestLookingBesideRequestsInFlight(t *testing.T) {
 			f.script, f.aided = holdAll, c.aided
 			q, busy := &promptQueue{testQueue: newTestQueue(t)}, newTestQueue(t)
 			busy.add(reads(c.busy)...)
-			attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 8})
+			attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 2 * pollFew})
 			p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 4})
 			f.rest(e)
 			e.forDisk.time, q.looks = pollDisk, 0

@@ -365,6 +365,9 @@ func (e *Engine) take(q *portQueue, most int) (looks int, done bool) {
 		case Issue:
 			long := s.req.Op.Long()
 			e.start(s)
+			if q.port.handOver == handBlocking {
+				e.feed()
+			}
 			if long {
 				return looks, false // with these queues take turns one by one
 			}

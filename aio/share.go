@@ -22,7 +22,7 @@ import (
 // credit is worth to the others. When a port waits for a credit, requests of other ports that
 // have been in flight for longer than
 //
-//	max(5 ms, 4 · the usual time of a request on this engine)
+//	max(5 ms, 2 · the usual time of a request on this engine)
 //
 // are written off: they don't count against the capacity any more, which is as if it grew
 // by as many. They still count against the share of their own port, and while a port has any,
@@ -38,7 +38,7 @@ const (
 	// writeOffAge is the least age at which a request is written off, and writeOffTimes
 	// how many times the usual time it is.
 	writeOffAge   = int64(5 * time.Millisecond)
-	writeOffTimes = 4
+	writeOffTimes = 2
 	writeOffFirst = int64(time.Second) // while the usual time is not known
 
 	// DefaultWeight is the weight of a port that asks for none, MaxWeight the most.

@@ -96,6 +96,7 @@ func (e *Engine) issue(s *slot) {
 	s.asked = op.length
 	s.queue.port.hand(s, op)
 	e.backend.submit(op)
+	e.queued++
 }
 
 // buffers returns where the next operation moves its data: the rest of the guest's
