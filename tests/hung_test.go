@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,34 +11,32 @@ import (
 
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/cli/control"
+	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 )
 
-// hanging is a block device that can be made to answer nothing: a device-mapper one
-// over one that keeps data and has a write cache, so that flushes reach it.
+// hanging is a device over one that keeps data and has a write cache, so that flushes reach it.
 type hanging struct {
-	t          *testing.T
-	name, path string
+	t *testing.T
+	*nullblk.Hanging
 }
 
 func newHanging(t *testing.T) *hanging {
 	t.Helper()
-	lower := nullDevice(t, 64, "cache_size", "1")
-	h := &hanging{t: t, name: "hanging-" + filepath.Base(lower)}
-	if out, err := exec.Command("dmsetup", "create", h.name, "--noudevsync", "--table", "0 131072 linear "+lower+" 0").CombinedOutput(); err != nil {
-		t.Skipf("no device that hangs to be had (dmsetup and module dm-mod, as root): %v: %s", err, out)
+	const mib = 64
+	device, err := nullblk.MakeHanging(nullDevice(t, mib, "cache_size", "1"), mib)
+	if err != nil {
+		t.Skipf("no device that hangs to be had (dmsetup and module dm-mod, as root): %v", err)
 	}
-	t.Cleanup(func() { h.dmsetup("remove", "--retry", h.name) })
-	h.path = "/dev/" + strings.TrimSpace(h.dmsetup("info", "-c", "--noheadings", "-o", "blkdevname", h.name))
+	h := &hanging{t, device}
+	t.Cleanup(func() { h.must(h.Remove()) })
 	return h
 }
 
-func (h *hanging) dmsetup(args ...string) string {
+func (h *hanging) must(err error) {
 	h.t.Helper()
-	out, err := exec.Command("dmsetup", args...).CombinedOutput()
 	if err != nil {
-		h.t.Fatalf("dmsetup %s: %v: %s", strings.Join(args, " "), err, out)
+		h.t.Fatal(err)
 	}
-	return string(out)
 }
 
 // hang is to be called when ebb has been started: so that the device is back before ebb is
@@ -48,20 +44,20 @@ func (h *hanging) dmsetup(args ...string) string {
 func (h *hanging) hang() {
 	h.t.Helper()
 	h.t.Cleanup(h.resume)
-	h.dmsetup("suspend", "--noflush", "--nolockfs", h.name)
-	release := time.AfterFunc(guestDeadline, func() { exec.Command("dmsetup", "resume", h.name).Run() })
+	h.must(h.Hang())
+	release := time.AfterFunc(guestDeadline, func() { _ = h.Resume() })
 	h.t.Cleanup(func() { release.Stop() })
 }
 
 func (h *hanging) resume() {
 	h.t.Helper()
-	h.dmsetup("resume", h.name)
+	h.must(h.Resume())
 }
 
 // wantLocked checks that nobody gets the device as a disk.
 func (h *hanging) wantLocked() {
 	h.t.Helper()
-	if img, err := blk.OpenImage(h.path, blk.ImageOptions{}); err == nil {
+	if img, err := blk.OpenImage(h.Path, blk.ImageOptions{}); err == nil {
 		img.Close()
 		h.t.Error("the lock is gone while requests are in flight")
 	} else if !errors.Is(err, blk.ErrLocked) {
@@ -71,7 +67,7 @@ func (h *hanging) wantLocked() {
 
 func (h *hanging) wantFree() {
 	h.t.Helper()
-	img, err := blk.OpenImage(h.path, blk.ImageOptions{})
+	img, err := blk.OpenImage(h.Path, blk.ImageOptions{})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -138,7 +134,7 @@ func TestHungDiskIsRemoved(t *testing.T) {
 				"--disk", "path="+makeImage(t, "fast", 8<<20)+",direct")...)
 			e.expect(prompt)
 			e.run("(while dd if=/dev/vda of=/dev/null bs=4k count=256 iflag=direct; do :; done) >/dev/null 2>&1 & true")
-			e.ask("disk", "add", "hung", "path="+h.path+",direct,id=slow")
+			e.ask("disk", "add", "hung", "path="+h.Path+",direct,id=slow")
 			e.run("until grep -qs slow /sys/block/*/serial; do sleep 0.1; done")
 			h.hang()
 			e.stuck("hung", "slow", "vdb", share)
@@ -151,7 +147,7 @@ func TestHungDiskIsRemoved(t *testing.T) {
 				t.Errorf("not told what is awaited: %s", said)
 			}
 			h.wantLocked()
-			again := startEbb(t, "disk", "add", "hung", "path="+h.path+",direct")
+			again := startEbb(t, "disk", "add", "hung", "path="+h.Path+",direct")
 			again.mustEnd(1)
 			again.complains("is in use by another process or another disk of this VM")
 
@@ -200,7 +196,7 @@ func TestHungDisksHoldUpTheEnd(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newHanging(t), newHanging(t)
 			e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""), "--name", "hung", "--no-reboot", "--aio", c.engine,
-				"--disk", "path="+a.path+",direct", "--disk", "path="+b.path+",direct")...)
+				"--disk", "path="+a.Path+",direct", "--disk", "path="+b.Path+",direct")...)
 			e.expect(prompt)
 			a.hang()
 			b.hang()
@@ -237,7 +233,7 @@ func TestHungDisksHoldUpTheEnd(t *testing.T) {
 // signals arrive although threads hang in system calls.
 func TestHungDiskAfterTheSecondSignal(t *testing.T) {
 	h := newHanging(t)
-	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""), "--name", "hung", "--aio", "threads", "--disk", "path="+h.path+",direct")...)
+	e := startEbb(t, append(kernelArgs("6.1", "vmlinux", ""), "--name", "hung", "--aio", "threads", "--disk", "path="+h.Path+",direct")...)
 	e.expect(prompt)
 	h.hang()
 	e.stuck("hung", "vda", "vda", stuckReads+1)

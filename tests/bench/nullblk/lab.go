@@ -26,7 +26,7 @@ func RunInLab(ctx context.Context, doc string) error {
 		return err
 	}
 	code, err := lab.Run(ctx, lab.Options{
-		Modules:  []string{"null_blk nr_devices=0"},
+		Modules:  []string{"null_blk nr_devices=0", "dm-mod"},
 		Deadline: time.Hour,
 		Shares:   []string{filepath.Dir(doc)},
 	}, append([]string{self}, os.Args[1:]...), nil, os.Stdout, os.Stderr)

@@ -19,8 +19,8 @@ import (
 const (
 	configfs   = "/sys/kernel/config"
 	nullBlk    = configfs + "/nullb"
-	deviceMiB  = 64
-	irqByTimer = 2 // null_blk's irqmode: a request completes when its timer fires
+	DeviceMiB  = 64 // size of a device
+	irqByTimer = 2  // null_blk's irqmode: a request completes when its timer fires
 )
 
 // device is one null_blk device that keeps data.
@@ -45,7 +45,7 @@ func Make(depth int, latencies ...time.Duration) (Devices, error) {
 		}
 		all = append(all, d)
 		for _, setting := range [][2]string{
-			{"size", strconv.Itoa(deviceMiB)},
+			{"size", strconv.Itoa(DeviceMiB)},
 			{"memory_backed", "1"},
 			{"irqmode", strconv.Itoa(irqByTimer)},
 			{"completion_nsec", strconv.FormatInt(latency.Nanoseconds(), 10)},

@@ -7,6 +7,7 @@
 // times are so long that the lab's processor is not what limits the fast disk.
 //
 //	main.go   flags, the way into the lab, the rounds
+//	hung.go   beside a disk that hangs for good
 //	table.go  docs/bench/sharedtags.md
 package main
 
@@ -86,13 +87,14 @@ func parseFlags() (options, error) {
 // sample is what the disks did in one round, in requests a second.
 type sample struct {
 	engine, load        string
-	alone, beside, slow float64 // the fast disk alone; beside the slow one; the slow one then
+	alone, beside, slow float64 // the fast disk alone; beside the other one; the other one then
 }
 
 // The loads of the disks.
 const (
 	reads   = "reads"
 	flushes = "reads, writes, flushes"
+	hung    = "reads, the slow disk hangs"
 )
 
 func run(ctx context.Context, o options) error {
@@ -109,6 +111,11 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	hanging, err := nullblk.MakeHanging(devices.Paths()[1], nullblk.DeviceMiB)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = hanging.Remove() }()
 	var samples []sample
 	for round := range o.rounds {
 		for _, engine := range o.engines {
@@ -117,10 +124,17 @@ func run(ctx context.Context, o options) error {
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", engine, load, err)
 				}
-				fmt.Printf("round %d  %-8s %-24s alone %.0f IOPS, beside the slow disk %.0f, slow disk %.0f\n",
+				fmt.Printf("round %d  %-8s %-27s alone %.0f IOPS, beside the slow disk %.0f, slow disk %.0f\n",
 					round+1, engine, load, s.alone, s.beside, s.slow)
 				samples = append(samples, s)
 			}
+			reading := samples[len(samples)-2] // the fast disk alone, measured a moment ago
+			beside, err := besideHung(ctx, o, kernel, engine, devices.Paths()[0], hanging)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", engine, hung, err)
+			}
+			fmt.Printf("round %d  %-8s %-27s alone %.0f IOPS, beside the hung disk %.0f\n", round+1, engine, hung, reading.alone, beside)
+			samples = append(samples, sample{engine, hung, reading.alone, beside, 0})
 		}
 	}
 	if err := os.WriteFile(o.doc, []byte(table(o, samples)), 0o644); err != nil {

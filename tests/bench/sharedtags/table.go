@@ -21,7 +21,8 @@ Two null_blk devices, each of which takes any number of requests at once and com
 one, %v the slow one. The guest (guest/diskbench) keeps %d requests of 4 KiB outstanding on each, and ebb runs with
 `+"`--aio-max %d`"+`: what they want together is twice what the engine takes. *Kept* is the fast disk's rate beside the slow one
 by its rate alone, in the same round. With flushes three requests in ten are writes, with a flush after every %d; they reach
-the devices, which have a write cache. Medians over %d rounds, with the lowest and the highest.
+the devices, which have a write cache. A disk that hangs was at work before, and then answers nothing any more (dmsetup suspend).
+Medians over %d rounds, with the lowest and the highest.
 
     %s
 
@@ -33,7 +34,7 @@ devices' times are chosen so that it is not what limits the fast one.
 `, o.fast, o.slow, o.depth, o.most, o.flush, o.rounds,
 		strings.Join(append([]string{"go run ./tests/bench/sharedtags"}, os.Args[1:]...), " "),
 		unix.ByteSliceToString(u.Release[:]), time.Now().UTC().Format(time.DateOnly))
-	for _, load := range []string{reads, flushes} {
+	for _, load := range []string{reads, flushes, hung} {
 		for _, engine := range o.engines {
 			of := func(figure func(s sample) float64) stat.Stat {
 				var v []float64
