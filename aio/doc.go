@@ -24,8 +24,9 @@
 //	│     reads, writes, fsync, fallocate, and a poll for every eventfd    │
 //	└──────────────────────────────────────────────────────────────────────┘
 //
-// One system call per turn both submits and waits: the kicks are armed in the same
-// ring as the disk requests. When nothing happens the thread sleeps in that call and
+// One system call per turn both submits and waits, and a device that has little to do gets its
+// requests in a few more (Engine.feed): the kicks are armed in the same ring as the disk
+// requests. When nothing happens the thread sleeps in that call and
 // nothing wakes it. Before that, with little or nothing in flight, it may look for the next
 // answer or request for some microseconds (poll.go). What other threads do, and what is done
 // within the call, is in inline.go; how many threads there may be, in pids.go.

@@ -234,13 +234,14 @@ func (e *Engine) enter(block bool) {
 	}
 }
 
-// feed hands over what is queued as soon as it is as much as the kernel already has: after 2
-// requests, 2 more, 4, 8 and so on up to a batch. So a device that has nothing to do begins with
-// the first requests while the thread pops the others. A large batch would hold them back: the
-// kernel keeps what one system call submits together until the last of it is ready.
-func (e *Engine) feed() {
+// feed hands over what is queued, of the port's requests among others, as soon as it is as much
+// as the kernel already has: after 2 requests, 2 more, 4, 8 and so on up to a batch. So a device
+// that has nothing to do begins with the first requests while the thread pops the others. A large
+// batch would hold them back: the kernel keeps what one system call submits together until the
+// last of it is ready. Files in memory and other threads have no such use of the time.
+func (e *Engine) feed(p *Port) {
 	const least = 2 // the kernel's own bound: so many it does not hold back
-	if e.queued >= least && 2*e.queued >= e.inFlight && e.backend.unaided() {
+	if e.queued >= least && 2*e.queued >= e.inFlight && p.handOver == handBlocking && e.backend.unaided() {
 		e.enter(false)
 	}
 }

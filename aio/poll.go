@@ -6,8 +6,8 @@ import "time"
 // it. A kick costs it an exit, and waking the engine's thread costs a few times that. So when
 // nothing is in flight any more, the thread looks into the queues that were answered last for
 // a while, with their kicks disabled, before it sleeps. In the same way it looks for the
-// answers of disks while not many requests are in flight, unless another thread carries them out:
-// that needs the processor more.
+// answers of disks while no more than pollInFlight requests are in flight, unless another
+// thread carries them out: that needs the processor more.
 //
 // How long is found out, for guests and for disks apart. A sleep that ends soon would have been
 // better spent looking: the time grows. One that lasts shows that it was in vain: the time is
@@ -18,9 +18,9 @@ const (
 	pollGuest = 16 * int64(time.Microsecond) // most
 	pollDisk  = 256 * int64(time.Microsecond)
 
-	// pollFew is how many requests may be in flight. With more the next answer or the next
+	// pollInFlight is how many requests may be in flight. With more the next answer or the next
 	// request comes about as soon as a sleep could end.
-	pollFew = 64
+	pollInFlight = 64
 )
 
 // lookout is how long to look before sleeping, in nanoseconds; the zero value never looks.
@@ -40,7 +40,7 @@ func (e *Engine) lookout() *lookout {
 	switch {
 	case e.inFlight == 0:
 		return &e.forGuest
-	case e.inFlight <= pollFew && e.backend.unaided():
+	case e.inFlight <= pollInFlight && e.backend.unaided():
 		return &e.forDisk
 	}
 	return nil

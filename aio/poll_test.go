@@ -73,8 +73,8 @@ func TestLookingBesideRequestsInFlight(t *testing.T) {
 		aided bool
 		looks bool
 	}{
-		{"few", pollFew - 1, false, true},
-		{"many", pollFew, false, false},
+		{"few", pollInFlight - 1, false, true},
+		{"many", pollInFlight, false, false},
 		{"on another thread", 1, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestLookingBesideRequestsInFlight(t *testing.T) {
 			f.script, f.aided = holdAll, c.aided
 			q, busy := &promptQueue{testQueue: newTestQueue(t)}, newTestQueue(t)
 			busy.add(reads(c.busy)...)
-			attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 2 * pollFew})
+			attach(t, e, PortConfig{Name: "busy", Queues: []Queue{busy}, Demand: 2 * pollInFlight})
 			p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 4})
 			f.rest(e)
 			e.forDisk.time, q.looks = pollDisk, 0

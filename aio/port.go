@@ -365,9 +365,7 @@ func (e *Engine) take(q *portQueue, most int) (looks int, done bool) {
 		case Issue:
 			long := s.req.Op.Long()
 			e.start(s)
-			if q.port.handOver == handBlocking {
-				e.feed()
-			}
+			e.feed(q.port)
 			if long {
 				return looks, false // with these queues take turns one by one
 			}

@@ -66,6 +66,25 @@ func TestSlowDiskTakesNothingFromAFastOne(t *testing.T) {
 	}
 }
 
+// A request that another port's would have the credit of is written off when it has taken twice the
+// usual time, and not before.
+func TestWriteOffAge(t *testing.T) {
+	const usual = 40 * millisecond
+	s := simulate(t, 64, byDisk(usual, never))
+	s.disk(t, PortConfig{Name: "fast", FD: 0, Demand: 256}, 64, smallReads())
+	s.run(s.clock + 10*usual) // they tell the engine what is usual
+	s.disk(t, PortConfig{Name: "hung", FD: 1, Demand: 256}, 64, smallReads())
+	begin := s.clock
+	s.run(begin + 2*usual - 1)
+	if s.e.writtenOff != 0 {
+		t.Errorf("%d written off before their time", s.e.writtenOff)
+	}
+	s.run(begin + 2*usual + 1)
+	if s.e.writtenOff == 0 {
+		t.Errorf("nothing written off of %d in flight", s.e.inFlight)
+	}
+}
+
 // On disks that are equally slow nothing is written off, whatever their latency.
 func TestNothingIsWrittenOffAmongEquals(t *testing.T) {
 	for _, latency := range []int64{millisecond, 20 * millisecond, second} {

@@ -297,8 +297,9 @@ func (w *workers) finish(f *workFile, ev event) bool {
 	return wake
 }
 
-// summon returns a worker to be called if there is something for one to take, nil if not. Whoever comes and finds more calls the next: as many work as
-// are needed, and operations that don't block are done by a few.
+// summon returns a worker to be called if there is something for one to take, nil if not.
+// Whoever comes and finds more calls the next: as many work as are needed, and operations that
+// don't block are done by a few.
 func (w *workers) summon() *worker {
 	if w.waking || w.choose() == nil {
 		return nil

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,11 +71,9 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.ebb, "ebb", "build/ebb", "the ebb to measure")
 	flag.StringVar(&o.doc, "doc", "docs/bench/sharedtags.md", "the `FILE` to write")
 	flag.Parse()
-	o.engines = strings.Split(*engines, ",")
-	for _, e := range o.engines {
-		if !slices.Contains(diskvm.Engines, e) {
-			return o, fmt.Errorf("-engines %s: write some of %s", e, strings.Join(diskvm.Engines, ", "))
-		}
+	var err error
+	if o.engines, err = diskvm.ParseEngines(*engines); err != nil {
+		return o, err
 	}
 	if o.depth < 1 || o.depth > 85 || o.most < 1 || o.flush < 1 || o.rounds < 1 || o.seconds < 1 || min(o.fast, o.slow) < time.Microsecond || max(o.fast, o.slow) > maxLatency {
 		return o, errors.New("-depth has to be 1 to 85, the other numbers at least 1, -fast and -slow from 1us to 4s")
@@ -117,6 +114,11 @@ func run(ctx context.Context, o options) error {
 	}
 	defer func() { _ = hanging.Remove() }()
 	var samples []sample
+	add := func(round int, s sample) {
+		fmt.Printf("round %d  %-8s %-27s alone %.0f IOPS, beside the other disk %.0f, that %.0f\n",
+			round+1, s.engine, s.load, s.alone, s.beside, s.slow)
+		samples = append(samples, s)
+	}
 	for round := range o.rounds {
 		for _, engine := range o.engines {
 			for _, load := range []string{reads, flushes} {
@@ -124,17 +126,17 @@ func run(ctx context.Context, o options) error {
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", engine, load, err)
 				}
-				fmt.Printf("round %d  %-8s %-27s alone %.0f IOPS, beside the slow disk %.0f, slow disk %.0f\n",
-					round+1, engine, load, s.alone, s.beside, s.slow)
-				samples = append(samples, s)
+				add(round, s)
+				if load != reads {
+					continue
+				}
+				// What the fast disk does alone was measured a moment ago.
+				s.load, s.slow = hung, 0
+				if s.beside, err = besideHung(ctx, o, kernel, engine, devices.Paths()[0], hanging); err != nil {
+					return fmt.Errorf("%s, %s: %w", engine, hung, err)
+				}
+				add(round, s)
 			}
-			reading := samples[len(samples)-2] // the fast disk alone, measured a moment ago
-			beside, err := besideHung(ctx, o, kernel, engine, devices.Paths()[0], hanging)
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", engine, hung, err)
-			}
-			fmt.Printf("round %d  %-8s %-27s alone %.0f IOPS, beside the hung disk %.0f\n", round+1, engine, hung, reading.alone, beside)
-			samples = append(samples, sample{engine, hung, reading.alone, beside, 0})
 		}
 	}
 	if err := os.WriteFile(o.doc, []byte(table(o, samples)), 0o644); err != nil {
