@@ -33,10 +33,9 @@ func handOverOf(fd int) handOver {
 	if knowsNowait(fd) {
 		return handBlocking
 	}
-	var fs unix.Statfs_t
 	var host unix.Sysinfo_t
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_DIRECT == 0 || unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.TMPFS_MAGIC ||
+	if err != nil || flags&unix.O_DIRECT == 0 || !onTmpfs(fd) ||
 		unix.Sysinfo(&host) != nil || host.Totalswap > 0 {
 		return handAll
 	}
@@ -44,6 +43,11 @@ func handOverOf(fd int) handOver {
 		return handAll
 	}
 	return handLarge
+}
+
+func onTmpfs(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
 }
 
 // hand decides where a transfer takes place, and counts what holds the file's lock elsewhere.

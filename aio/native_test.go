@@ -185,6 +185,45 @@ func TestWhatIsSubmitted(t *testing.T) {
 	}
 }
 
+// What is complete at once needs no wake-up, and keeps the thread from asking epoll only so often.
+func TestFilesInMemoryWakeNobody(t *testing.T) {
+	n := newTestNative(t)
+	fd := openFile(t, "/dev/shm", unix.O_DIRECT, 1<<20)
+	kick := eventfd(t)
+	n.watch(1, kick)
+	read := operation{code: opRead, fd: fd, iov: []unix.Iovec{iovec(alignedBytes(4096, 4096))}}
+	n.submit(&read) // finds out that it is on tmpfs
+	nextEvent(t, n)
+	quiet(t, n)
+	drain(t, n.wake)
+	signal(t, kick)
+	for handed := 1; ; handed++ {
+		n.submit(&read)
+		must(t, n.wait(true))
+		var events [4]event
+		count := n.reap(events[:])
+		if count == 2 {
+			break
+		}
+		if count != 1 || events[0].kind != eventDone || handed > askEvery {
+			t.Fatalf("%d events, the first %+v, after %d reads", count, events[0], handed)
+		}
+	}
+	if drain(t, n.wake) {
+		t.Error("the wake eventfd was signalled")
+	}
+}
+
+// drain takes an eventfd's signals and reports whether there were any.
+func drain(t *testing.T, fd int) bool {
+	t.Helper()
+	_, err := unix.Read(fd, make([]byte, 8))
+	if err != nil && err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
 // A file that would block is put off, for a worker to do.
 func TestWouldBlock(t *testing.T) {
 	n := newTestNative(t)
