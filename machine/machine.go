@@ -108,14 +108,6 @@ func (m *Machine) take() (err error) {
 		}
 		m.disks = append(m.disks, d)
 	}
-	if m.kvm, err = openKVM(); err != nil {
-		return err
-	}
-	if m.kernel.Linux() {
-		if err = requireLinux(m.kvm); err != nil {
-			return err
-		}
-	}
 	if m.engine, err = aio.New(aio.Config{Engine: cfg.AIO, MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
 		return fmt.Errorf("--aio %v: %w", cfg.AIO, err)
 	}
@@ -126,6 +118,12 @@ func (m *Machine) take() (err error) {
 		if _, err := m.newDevice(d); err != nil {
 			return err
 		}
+	}
+	if m.kvm, err = openKVM(); err != nil {
+		return err
+	}
+	if m.kernel.Linux() {
+		return requireLinux(m.kvm)
 	}
 	return nil
 }
