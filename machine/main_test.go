@@ -4,6 +4,13 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if lab.InLab() || lab.HasKVM() {
+		goleak.VerifyTestMain(m) // ends the process
+	}
+	lab.Main(m, lab.HasKVM, lab.Options{})
+}
