@@ -21,14 +21,15 @@ type Queue struct {
 	features uint64
 	rings    rings
 
-	// The state of a running queue; with layout and features it is all that
-	// migration has to carry.
+	// The state of a running queue. Of it migration carries lastAvail, to which the
+	// other two indices are equal when nothing is in flight, and failed (state.go).
 	lastAvail uint16 // next entry of the available ring to look at
 	usedIdx   uint16 // next entry of the used ring to fill
 	published uint16 // usedIdx as the driver knows it
 	usedFlags uint16
 	failed    bool // nothing is taken any more until reset
 	armed     bool // with EVENT_IDX: a kick was asked for, and not taken back since
+	restored  bool // began on another host, and has published nothing since
 
 	inFlight []uint64 // bit per head: taken by Next, not yet in AddUsed
 	bufs     []buffer // scratch for walk, its capacity is the longest chain
@@ -49,7 +50,7 @@ func (q *Queue) start(l layout, features uint64) error {
 		return err
 	}
 	q.layout, q.features, q.rings = l, features, r
-	q.lastAvail, q.usedIdx, q.published, q.usedFlags, q.failed, q.armed = 0, 0, 0, 0, false, false
+	q.lastAvail, q.usedIdx, q.published, q.usedFlags, q.failed, q.armed, q.restored = 0, 0, 0, 0, false, false, false
 	clear(q.inFlight)
 	return nil
 }
@@ -132,8 +133,13 @@ func (q *Queue) Publish() {
 }
 
 // wanted decides, after idx went from old to published, whether the driver is to
-// be interrupted: with EVENT_IDX exactly if idx passed used_event, else unless NO_INTERRUPT.
+// be interrupted: with EVENT_IDX exactly if idx passed used_event, else unless NO_INTERRUPT;
+// and once on a new host, where nobody knows what of the old one's interrupts arrived.
 func (q *Queue) wanted(old uint16) bool {
+	if q.restored {
+		q.restored = false
+		return true
+	}
 	if q.features&FeatureEventIdx == 0 {
 		return q.rings.availFlags()&availNoInterrupt == 0
 	}

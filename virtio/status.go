@@ -56,11 +56,18 @@ func (t *PCI) writeStatus(v uint8) {
 	case queues == nil:
 		t.configChange() // refused earlier, when nothing might be announced yet (2.1.2)
 	default:
-		t.kicks.want()
-		if err := t.dev.Activate(features, queues); err != nil {
+		if err := t.activate(features, queues); err != nil {
 			t.NeedsReset(err.Error())
 		}
 	}
+}
+
+// activate hands the started queues to the device; t.lifecycle is held.
+func (t *PCI) activate(features uint64, queues []*Queue) error {
+	t.kicks.want()
+	err := t.dev.Activate(features, queues)
+	t.active = err == nil
+	return err
 }
 
 // negotiate decides about FEATURES_OK (2.2.2, 6.1).
@@ -103,6 +110,7 @@ func (t *PCI) reset() {
 	}
 	t.regs.resetting = true
 	t.mu.Unlock()
+	t.active = false
 	t.dev.Reset(t.resetDone)
 }
 

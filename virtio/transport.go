@@ -56,6 +56,7 @@ type PCI struct {
 	// Reset. It is held while Activate waits for the engine's thread, so nothing
 	// that thread calls may take it.
 	lifecycle sync.Mutex
+	active    bool // between Activate and Reset of the device; guarded by lifecycle
 
 	// mu guards the registers. Order: lifecycle, then mu. The device's
 	// ReadConfig, WriteConfig and Negotiated are called with it held.

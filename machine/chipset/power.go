@@ -21,6 +21,7 @@ const (
 	pm1Timer       = 1 << 0
 	pm1RTC         = 1 << 10
 	pm1Wake        = 1 << 15
+	pm1Enables     = pm1PowerButton | pm1Global | pm1Timer | pm1RTC
 
 	pm1SCIEnable = 1 << 0
 	pm1SleepType = 7 << 10
@@ -84,7 +85,7 @@ func (w *Power) write(off uint64, p []byte) bool {
 	clear(regs[0:2]) // status bits are cleared by writing ones, so zeroes keep them
 	copy(regs[off:], p)
 	w.status &^= binary.LittleEndian.Uint16(regs[0:])
-	w.enable = binary.LittleEndian.Uint16(regs[2:]) & (pm1PowerButton | pm1Global | pm1Timer | pm1RTC)
+	w.enable = binary.LittleEndian.Uint16(regs[2:]) & pm1Enables
 	control := binary.LittleEndian.Uint16(regs[4:])
 	w.control = control&^pm1Sleep | pm1SCIEnable // there is no other mode than ACPI's
 	w.update()

@@ -58,6 +58,8 @@ type Config struct {
 	mask [ConfigSize]byte // bits a guest's write changes
 	rw1c [ConfigSize]byte // bits a guest clears by writing 1
 
+	owned [ConfigSize]byte // other bits that change, on the function's own account (change); fixed after Bind
+
 	// Fixed after Bind.
 	barSize [numBARs]uint64
 	caps    []capability

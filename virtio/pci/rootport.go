@@ -155,6 +155,8 @@ func NewRootPort(number int, host Host, changed func(), failed func(error)) *Roo
 	clears := make([]byte, expSize)
 	le.PutUint16(clears[expSlotStatus:], slotButtonPressed|slotPowerFault|slotLatchChanged|slotPresenceChanged|slotCommandDone|slotStatusLinkChanged)
 	p.cap = c.AddCapability(Capability{ID: capExpress, Body: body[2:], Writable: writable[2:], Clears: clears[2:]})
+	le.PutUint16(c.owned[p.cap+expSlotStatus:], slotStatusPresent)
+	le.PutUint16(c.owned[p.cap+expLinkStatus:], linkStatusActive)
 	p.seen = p.state()
 	return p
 }
