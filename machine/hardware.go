@@ -33,6 +33,7 @@ type hardware struct {
 
 	serial *chipset.Serial
 	power  *chipset.Power
+	cmos   *chipset.CMOS
 	disks  []*attached // those given at start; fixed before the vCPUs start
 	slots  []*slot     // hotplug slots; fixed before the vCPUs start
 
@@ -142,13 +143,14 @@ func (h *hardware) addChipset() (err error) {
 	reset := func() { h.ended(Reset, nil) }
 	h.serial = chipset.NewSerial(line(gsiSerial))
 	h.power = chipset.NewPower(line(gsiSCI), func() { h.ended(PoweredOff, nil) })
+	h.cmos = chipset.NewCMOS(time.Now)
 	for _, d := range []struct {
 		port, n uint64
 		handler bus.Handler
 	}{
 		{portSerial, 8, h.serial},
 		{portPM, chipset.PM1PortCount, h.power},
-		{portCMOS, 2, chipset.NewCMOS(time.Now)},
+		{portCMOS, 2, h.cmos},
 		{portI8042, 1, chipset.I8042{Reset: reset}},
 		{portPanic, 1, chipset.PVPanic{Panicked: func() { h.ended(Panicked, nil) }}},
 	} {
