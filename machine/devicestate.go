@@ -42,12 +42,9 @@ type slotState struct {
 func (h *hardware) saveDevices() (devicesState, error) {
 	s := devicesState{
 		Serial: h.serial.Save(), Power: h.power.Save(), CMOS: h.cmos.Save(),
-		PCIAddress: h.pci.saveAddress(),
-		Disks:      make([]diskState, len(h.disks)),
-		Slots:      make([]slotState, len(h.slots)),
-	}
-	if b, ok := h.pci.bridge(); ok {
-		s.HostBridge = b.Save()
+		PCIAddress: h.pci.saveAddress(), HostBridge: h.pci.bridge.Save(),
+		Disks: make([]diskState, len(h.disks)),
+		Slots: make([]slotState, len(h.slots)),
 	}
 	for i, a := range h.disks {
 		d, err := a.transport.Save()
@@ -81,10 +78,8 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 	if err := errors.Join(h.serial.Load(s.Serial), h.power.Load(s.Power), h.cmos.Load(s.CMOS), h.pci.loadAddress(s.PCIAddress)); err != nil {
 		return err
 	}
-	if b, ok := h.pci.bridge(); ok {
-		if err := b.Load(s.HostBridge); err != nil {
-			return fmt.Errorf("PCI host bridge: %w", err)
-		}
+	if err := h.pci.bridge.Load(s.HostBridge); err != nil {
+		return fmt.Errorf("PCI host bridge: %w", err)
 	}
 	// The guest may have exchanged the addresses of two: first none has any.
 	for _, a := range h.disks {
@@ -189,12 +184,6 @@ func (s *slot) load(st slotState, d *disk) error {
 		return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
 	}
 	return nil
-}
-
-// bridge returns the configuration space of the host bridge.
-func (b *pciBus) bridge() (*pci.Config, bool) {
-	f, ok := b.functions[0][0].(pci.Bare)
-	return f.Config, ok
 }
 
 func (b *pciBus) saveAddress() uint32 {

@@ -18,6 +18,7 @@ type pciBus struct {
 	irqs *interrupts
 	mmio *bus.Bus
 
+	bridge    *pci.Config         // the host bridge, function 0 of device 0
 	functions [32][8]pci.Function // fixed before the vCPUs start
 	slots     []*slot             // fixed before the vCPUs start
 	nextBAR   uint64
@@ -37,7 +38,8 @@ func newPCIBus(vm *kvm.VM, irqs *interrupts, ports, mmio *bus.Bus, reset func())
 	b := &pciBus{vm: vm, irqs: irqs, mmio: mmio, nextBAR: mmioStart, reset: reset}
 	// The host bridge's ids are those of QEMU's generic PCIe host bridge: a bridge
 	// without registers of its own, that no driver has to know.
-	b.functions[0][0] = pci.Bare{Config: pci.NewConfig(pci.ID{Vendor: 0x1b36, Device: 0x0008, Class: 0x060000})}
+	b.bridge = pci.NewConfig(pci.ID{Vendor: 0x1b36, Device: 0x0008, Class: 0x060000})
+	b.functions[0][0] = pci.Bare{Config: b.bridge}
 	if err := ports.Add(portPCI, 8, configPorts{b}); err != nil {
 		return nil, err
 	}
