@@ -15,8 +15,8 @@ func (c *Config) Save() ConfigState {
 	return ConfigState{Data: append([]byte(nil), c.data[:]...)}
 }
 
-// Load takes a state over, maps the BARs where it says, and returns when all that
-// follows from it has happened. It refuses the state of another function: every bit
+// Load takes a state over and maps the BARs where it says. The function's MSIX, if it
+// has one, is loaded after it. It refuses the state of another function: every bit
 // that neither a guest nor the function itself can change has to be as it is here.
 // After an error the function can only be closed. After Bind, before the guest runs.
 func (c *Config) Load(s ConfigState) error {
@@ -30,9 +30,6 @@ func (c *Config) Load(s ConfigState) error {
 		if want := c.decoded(bar); c.barSize[bar] != 0 && want != c.BARAddr(bar) {
 			return fmt.Errorf("BAR %d can't be mapped at %#x", bar, want)
 		}
-	}
-	if c.bound.Command != nil {
-		c.bound.Command()
 	}
 	return nil
 }

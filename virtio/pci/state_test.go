@@ -149,6 +149,7 @@ func TestStateOfARootPort(t *testing.T) {
 		if !reflect.DeepEqual(n.p.Save(), s) {
 			t.Error("saved again it is another state")
 		}
+		set(n.p, 0x3c, 1, get(n.p, 0x3c, 1)) // a write that changes nothing
 		if n.changes != 0 || n.messages() != 0 {
 			t.Errorf("the load told the owner %d times and the guest %d", n.changes, n.messages())
 		}
