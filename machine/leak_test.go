@@ -31,7 +31,7 @@ func wantFiles(t *testing.T, before []string, after string) {
 	}
 }
 
-func diskImages(t *testing.T, n int) (disks []Disk) {
+func diskImages(t testing.TB, n int) (disks []Disk) {
 	t.Helper()
 	for i := range n {
 		id := string(rune('a' + i))
