@@ -244,6 +244,36 @@ func TestDeviceStates(t *testing.T) {
 	r.moved(disks, a)
 }
 
+// What was interrupted for at the source may not have arrived; and a disk that has
+// another size by now says so.
+func TestDeviceStatesInterruptOnce(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := newStateHost(t, virtiotest.NewMemory(t), disks)
+	a := virtiotest.Probe(t, r.mem, r.hosts[0], r.h.disks[0].transport)
+	a.Start(virtiotest.Setup{})
+	state := r.save()
+	r.close()
+	r = newStateHost(t, r.mem, disks)
+	if err := r.m.disks[0].image.Resize(2 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.load(state); err != nil {
+		t.Fatal(err)
+	}
+	a.Move(r.hosts[0], r.h.disks[0].transport)
+	q := a.Queues[0]
+	if n := q.Interrupt().Take(); n != 0 {
+		t.Errorf("%d interrupts by the load", n)
+	}
+	r.h.resumedDevices()
+	if n := q.Interrupt().Take(); n != 1 {
+		t.Errorf("%d interrupts, want 1", n)
+	}
+	if n := binary.LittleEndian.Uint64(a.DeviceConfig(0, 8)); n != 2<<20/512 {
+		t.Errorf("capacity %d sectors", n)
+	}
+}
+
 // A slot is moved as it is: empty, dark, or with a device without a driver.
 func TestDeviceStatesOfSlots(t *testing.T) {
 	disks := diskImages(t, 2)
