@@ -3,6 +3,7 @@ package kvm
 // Model-specific registers, by index.
 const (
 	MSRTSC              uint32 = 0x10
+	MSRKVMWallClock     uint32 = 0x11
 	MSRAPICBase         uint32 = 0x1b
 	MSRMiscEnable       uint32 = 0x1a0
 	MSRPAT              uint32 = 0x277

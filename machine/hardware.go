@@ -37,6 +37,10 @@ type hardware struct {
 	disks  []*attached // those given at start; fixed before the vCPUs start
 	slots  []*slot     // hotplug slots; fixed before the vCPUs start
 
+	cpuids  [][]kvm.CPUIDEntry // what each vCPU was given
+	msrs    []uint32           // those of KVM's state MSRs that the vCPUs have
+	hostKHz int                // of the host's TSC
+
 	gate *gate
 	cpus sync.WaitGroup
 
@@ -181,6 +185,9 @@ func (h *hardware) loadKernel(m *Machine) (boot.Entry, error) {
 }
 
 func (h *hardware) addCPUs(m *Machine) error {
+	if h.cpuids = m.cpuids; h.cpuids != nil && len(h.cpuids) != m.cfg.CPUs {
+		return fmt.Errorf("CPUID for %d vCPUs, not %d", len(h.cpuids), m.cfg.CPUs)
+	}
 	supported, err := m.kvm.SupportedCPUID()
 	if err != nil {
 		return err
@@ -195,11 +202,14 @@ func (h *hardware) addCPUs(m *Machine) error {
 			return err
 		}
 		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended, log: h.log})
-		if err := prepareCPU(k, cpuid(supported, id, m.cfg.CPUs, deadline > 0)); err != nil {
+		if m.cpuids == nil {
+			h.cpuids = append(h.cpuids, cpuid(supported, id, m.cfg.CPUs, deadline > 0))
+		}
+		if err := prepareCPU(k, h.cpuids[id]); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 	}
-	return nil
+	return h.learnCPUs(m.kvm)
 }
 
 // consoleGather is how long output gathers before the next of it is passed on: a

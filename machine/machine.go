@@ -48,6 +48,7 @@ type Machine struct {
 	kvm    *kvm.System
 	kernel *boot.Kernel
 	engine *aio.Engine
+	cpuids [][]kvm.CPUIDEntry // what each vCPU is given, if the guest comes from another host; else nil. Set before Run
 
 	pausing  sync.Mutex            // one Pause or Resume at a time; taken before mu
 	plugging sync.Mutex            // one AddDisk at a time; taken before mu
