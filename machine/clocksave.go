@@ -63,19 +63,22 @@ func (h *hardware) saveClocks() (clockState, error) {
 
 // saveClock reads the TSC that vCPU i had at an instant: as far from the first one's as
 // their offsets are, so that vCPUs that agree go on agreeing to the cycle.
-func (h *hardware) saveClock(i int, now instant, s *cpuClock) error {
+func (h *hardware) saveClock(i int, now instant, s *cpuClock) (err error) {
 	c := h.gate.cpus[i].kvm
-	first, err := h.gate.cpus[0].kvm.GetTSCOffset()
-	if err == nil {
-		var own uint64
-		own, err = c.GetTSCOffset()
-		s.TSC = now.tsc + own - first
-	}
-	if err != nil { // KVM has them from Linux 5.16 on
-		s.TSC = now.tsc
+	s.TSC = now.tsc
+	if h.traits.tscOffsets {
+		first, err := h.gate.cpus[0].kvm.GetTSCOffset()
+		if err != nil {
+			return err
+		}
+		own, err := c.GetTSCOffset()
+		if err != nil {
+			return err
+		}
+		s.TSC += own - first
 	}
 	var others []uint32
-	for _, index := range h.msrs {
+	for _, index := range h.traits.msrs {
 		if isClockMSR(index) && index != kvm.MSRTSC {
 			others = append(others, index)
 		}
@@ -130,14 +133,18 @@ func (h *hardware) loadTSCs(s clockState) (l clockLoad, err error) {
 	l.Elapsed = time.Duration(passed)
 	ahead := cycles(uint64(passed), khz) // of the saved TSCs
 	first := s.CPUs[0].TSC + ahead
-	offset, err := h.gate.cpus[0].kvm.GetTSCOffset()
-	byOffset := err == nil
+	var offset uint64 // of the first one now
+	if h.traits.tscOffsets {
+		if offset, err = h.gate.cpus[0].kvm.GetTSCOffset(); err != nil {
+			return l, err
+		}
+	}
 	for i, c := range h.gate.cpus {
 		want := s.CPUs[i].TSC + ahead
-		if byOffset {
+		if h.traits.tscOffsets {
 			err = c.kvm.SetTSCOffset(offset + want - now.tsc)
 		} else {
-			// KVM makes writes within a second of each other agree.
+			// KVM makes writes that agree to within a second agree to the cycle.
 			_, err = c.kvm.SetMSRs([]kvm.MSREntry{{Index: kvm.MSRTSC, Data: want}})
 		}
 		if err != nil {
@@ -156,13 +163,9 @@ func (h *hardware) loadTSCs(s clockState) (l clockLoad, err error) {
 
 // loadKVMClock sets the kvmclock, and returns how far this host's clock is behind the saved time.
 func (h *hardware) loadKVMClock(s clockState) (backwards time.Duration, err error) {
-	mask, err := h.vm.CheckExtension(kvm.CapAdjustClock)
-	if err != nil {
-		return 0, err
-	}
 	real := time.Now().UnixNano()
 	c := kvm.Clock{Clock: s.Clock}
-	if uint32(mask)&kvm.ClockRealtime != 0 { // KVM adds what passed, and subtracts nothing
+	if h.traits.clockFlags&kvm.ClockRealtime != 0 { // KVM adds what passed, and subtracts nothing
 		c.Flags, c.Realtime = kvm.ClockRealtime, uint64(s.Realtime)
 	} else {
 		c.Clock += uint64(max(0, real-s.Realtime))
@@ -174,7 +177,7 @@ func (h *hardware) loadKVMClock(s clockState) (backwards time.Duration, err erro
 // within a few µs, the shortest of some tries.
 func (h *hardware) now() (instant, error) {
 	c := h.gate.cpus[0].kvm
-	scaled, err := h.scaled(c)
+	khz, err := c.GetTSCKHz()
 	if err != nil {
 		return instant{}, err
 	}
@@ -186,10 +189,10 @@ func (h *hardware) now() (instant, error) {
 			return instant{}, err
 		}
 		const exact = kvm.ClockRealtime | kvm.ClockHostTSC
-		if clock.Flags&exact == exact && !scaled {
-			if offset, err := c.GetTSCOffset(); err == nil {
-				return instant{clock: clock.Clock, real: int64(clock.Realtime), tsc: clock.HostTSC + offset}, nil
-			}
+		// The guest's TSC is the host's and an offset, unless it is scaled.
+		if clock.Flags&h.traits.clockFlags&exact == exact && h.traits.tscOffsets && !apart(khz, h.traits.khz) {
+			offset, err := c.GetTSCOffset()
+			return instant{clock: clock.Clock, real: int64(clock.Realtime), tsc: clock.HostTSC + offset}, err
 		}
 		tsc := []kvm.MSREntry{{Index: kvm.MSRTSC}}
 		if n, err := c.GetMSRs(tsc); err != nil {
@@ -226,19 +229,13 @@ func sameTSC(guest, host int, scaling bool) error {
 		return fmt.Errorf("a TSC of %d kHz", guest)
 	}
 	if apart(guest, host) && !scaling {
-		return fmt.Errorf("the guest's TSC runs at %d kHz, this host's at %d kHz, and its processor can't scale it", guest, host)
+		return fmt.Errorf("the guest's TSC runs at %d kHz, the destination's at %d kHz, and its processor can't scale it", guest, host)
 	}
 	return nil
 }
 
 // apart says whether two frequencies differ by more than tscTolerance.
 func apart(a, b int) bool { return max(a-b, b-a)*1_000_000 > b*tscTolerance }
-
-// scaled says whether the guest's TSC runs at another frequency than the host's.
-func (h *hardware) scaled(c *kvm.VCPU) (bool, error) {
-	khz, err := c.GetTSCKHz()
-	return apart(khz, h.hostKHz), err
-}
 
 // cycles converts ns to cycles at khz, modulo 2^64.
 func cycles(ns uint64, khz int) uint64 {

@@ -66,7 +66,7 @@ func (h *hardware) saveCPU(c *kvm.VCPU, s *cpuState) (err error) {
 	if s.Debug, err = c.GetDebugRegs(); err != nil {
 		return err
 	}
-	if s.MSRs, err = readMSRs(c, slices.DeleteFunc(slices.Clone(h.msrs), isClockMSR)); err != nil {
+	if s.MSRs, err = readMSRs(c, slices.DeleteFunc(slices.Clone(h.traits.msrs), isClockMSR)); err != nil {
 		return err
 	}
 	lapic, err := c.GetLAPIC()
@@ -175,7 +175,7 @@ func readMSRs(c *kvm.VCPU, indices []uint32) ([]kvm.MSREntry, error) {
 func (h *hardware) writeMSRs(c *kvm.VCPU, entries []kvm.MSREntry) (refused []kvm.MSREntry, err error) {
 	var known []kvm.MSREntry
 	for _, m := range entries {
-		if slices.Contains(h.msrs, m.Index) {
+		if slices.Contains(h.traits.msrs, m.Index) {
 			known = append(known, m)
 		} else {
 			refused = append(refused, m)

@@ -17,28 +17,44 @@ type cpuTraits struct {
 	TSCScaling bool               // host: a guest's TSC can have another frequency
 }
 
-// learnCPUs finds out what saving needs to know of the vCPUs. Preconditions: they have their CPUID.
-func (h *hardware) learnCPUs(s *kvm.System) error {
-	first := h.gate.cpus[0].kvm
+// kvmTraits is what saving and loading need to know of this host's KVM. It is fixed once
+// the vCPUs have their CPUID.
+type kvmTraits struct {
+	msrs       []uint32 // of a vCPU's state, in KVM's order
+	khz        int      // of the host's TSC
+	tscOffsets bool     // KVM_VCPU_TSC_OFFSET, from Linux 5.16 on
+	clockFlags uint32   // of kvm.Clock, likewise
+}
+
+// learn finds them out with a new vCPU that has its CPUID.
+func (t *kvmTraits) learn(s *kvm.System, vm *kvm.VM, c *kvm.VCPU) error {
 	list, err := s.MSRIndexList()
 	if err != nil {
 		return err
 	}
-	readable, err := readMSRs(first, list)
+	// Hyper-V's are for guests that are given its CPUID, which ebb doesn't do. The host can
+	// read them all the same, and some are clocks.
+	list = slices.DeleteFunc(list, func(index uint32) bool { return index >= 0x40000000 && index < 0x40000200 })
+	readable, err := readMSRs(c, list)
 	if err != nil {
 		return err
 	}
 	for _, m := range readable {
-		h.msrs = append(h.msrs, m.Index)
+		t.msrs = append(t.msrs, m.Index)
 	}
-	h.hostKHz, err = first.GetTSCKHz()
+	if t.khz, err = c.GetTSCKHz(); err != nil {
+		return err
+	}
+	_, err = c.GetTSCOffset()
+	t.tscOffsets = err == nil
+	flags, err := vm.CheckExtension(kvm.CapAdjustClock)
+	t.clockFlags = uint32(flags)
 	return err
 }
 
-// cpuTraits returns what the guest was given. It waits while the guest runs: the vCPUs are
-// asked. Any goroutine may call it. Preconditions: every vCPU is at the gate.
+// cpuTraits returns what the guest was given, and asks the vCPUs, which answer only when they don't run. Any goroutine may call it. Preconditions: every vCPU is at the gate.
 func (h *hardware) cpuTraits() (t cpuTraits, err error) {
-	t = cpuTraits{CPUID: h.cpuids, MSRs: h.msrs}
+	t = cpuTraits{CPUID: h.cpuids, MSRs: h.traits.msrs}
 	if t.XSAVE, err = xsaveSize(h.vm); err != nil {
 		return t, err
 	}

@@ -37,9 +37,8 @@ type hardware struct {
 	disks  []*attached // those given at start; fixed before the vCPUs start
 	slots  []*slot     // hotplug slots; fixed before the vCPUs start
 
-	cpuids  [][]kvm.CPUIDEntry // what each vCPU was given
-	msrs    []uint32           // those of KVM's state MSRs that the vCPUs have
-	hostKHz int                // of the host's TSC
+	cpuids [][]kvm.CPUIDEntry // what each vCPU was given
+	traits kvmTraits          // what saving and loading build on
 
 	gate *gate
 	cpus sync.WaitGroup
@@ -209,7 +208,7 @@ func (h *hardware) addCPUs(m *Machine) error {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 	}
-	return h.learnCPUs(m.kvm)
+	return h.traits.learn(m.kvm, h.vm, h.gate.cpus[0].kvm)
 }
 
 // consoleGather is how long output gathers before the next of it is passed on: a
