@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,6 +26,9 @@ type cpuState struct {
 // clockMSRs mean a time, or make KVM compute one. They are part of clockState, and set
 // when the clocks are right: a deadline set before would fire early.
 var clockMSRs = []uint32{kvm.MSRTSC, kvm.MSRTSCDeadline, kvm.MSRKVMWallClock, kvm.MSRKVMWallClockNew}
+
+// errNested is why a guest that is a KVM host can't be saved: KVM_GET_NESTED_STATE is not part of cpuState.
+var errNested = errors.New("the guest runs virtual machines of its own, whose state can't be saved: unload its module kvm_amd or kvm_intel")
 
 // saveCPUs reads the vCPUs. Any goroutine may call it.
 //
@@ -52,6 +56,10 @@ func (h *hardware) saveCPU(c *kvm.VCPU, s *cpuState) (err error) {
 	}
 	if s.Sregs, err = c.GetSregs(); err != nil {
 		return err
+	}
+	const svme, vmxe = 1 << 12, 1 << 13
+	if s.Sregs.EFER&svme != 0 || s.Sregs.CR4&vmxe != 0 {
+		return errNested
 	}
 	if s.XSAVE, err = c.GetXSAVE(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -268,15 +269,76 @@ func TestPendingInterruptMoves(t *testing.T) {
 	if !lapic.Requested(0x40) {
 		t.Error("the interrupt is not requested")
 	}
-	gate := n.hw.ram.Bytes(idtAddr+0x40*16, 16)
-	binary.LittleEndian.PutUint64(gate, interruptHandler&0xffff|0x10<<16|0x8e00<<32|interruptHandler>>16<<48)
-	n.hw.ram.Bytes(goAddr, 1)[0] = 1
+	n.takeInterrupts(0x40)
 	n.resume()
 	n.until("the interrupt", func() bool { return n.number(handledAddr) != 0 })
 	count := n.number(counterAddr)
 	n.moves(counterAddr, count)
 	if got := n.number(handledAddr); got != 1 {
 		t.Errorf("the interrupt came %d times", got)
+	}
+}
+
+// takeInterrupts lets interruptItself go on, with its handler for some vectors.
+func (r *rig) takeInterrupts(vectors ...uint64) {
+	for _, v := range vectors {
+		gate := r.hw.ram.Bytes(idtAddr+16*v, 16)
+		binary.LittleEndian.PutUint64(gate, interruptHandler&0xffff|0x10<<16|0x8e00<<32|interruptHandler>>16<<48)
+	}
+	r.hw.ram.Bytes(goAddr, 1)[0] = 1
+}
+
+// A deadline on the TSC is kept if it is to come, and met if it went by meanwhile.
+func TestDeadlineMoves(t *testing.T) {
+	r := start(t, Config{}, interruptItself)
+	r.moves(counterAddr, 0)
+	r.pause()
+	s := decode(t, save(t, r.hw))
+	const lvtTimer, deadlineMode = 0x320, 1 << 18
+	binary.LittleEndian.PutUint32(s.CPUs[0].LAPIC[lvtTimer:], deadlineMode|0x42)
+	i := slices.IndexFunc(s.Clocks.CPUs[0].MSRs, func(m kvm.MSREntry) bool { return m.Index == kvm.MSRTSCDeadline })
+	deadline := &s.Clocks.CPUs[0].MSRs[i].Data
+
+	*deadline = s.Clocks.CPUs[0].TSC + 3600*uint64(r.hw.traits.khz)*1000 // an hour
+	state, _ := json.Marshal(s)
+	n := r.build(Config{})
+	n.load(state)
+	if got := decode(t, save(t, n.hw)).Clocks.CPUs[0].MSRs[i].Data; got != *deadline {
+		t.Errorf("deadline %d, want %d", got, *deadline)
+	}
+	n.takeInterrupts(0x40, 0x42)
+	n.resume()
+	n.until("the interrupt", func() bool { return n.number(handledAddr) == 1 })
+	n.moves(counterAddr, n.number(counterAddr))
+	if got := n.number(handledAddr); got != 1 {
+		t.Errorf("%d interrupts, and the deadline is an hour away", got)
+	}
+
+	*deadline = s.Clocks.CPUs[0].TSC + 1
+	state, _ = json.Marshal(s)
+	n = r.build(Config{})
+	n.load(state)
+	n.takeInterrupts(0x40, 0x42)
+	n.resume()
+	n.until("the interrupt and the deadline", func() bool { return n.number(handledAddr) == 2 })
+}
+
+// The state of a guest's own guests is not saved, and it is said.
+func TestNestedIsRefused(t *testing.T) {
+	r := start(t, Config{}, count)
+	r.moves(counterAddr, 0)
+	r.pause()
+	c := r.hw.gate.cpus[0].kvm
+	sregs, err := c.GetSregs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sregs.EFER |= 1 << 12
+	if err := c.SetSregs(sregs); err != nil {
+		t.Skip("guests have no SVM here:", err)
+	}
+	if _, err := r.hw.saveKVM(); !errors.Is(err, errNested) {
+		t.Errorf("%v, want %v", err, errNested)
 	}
 }
 
