@@ -164,13 +164,20 @@ func (h *hardware) loadTSCs(s clockState) (l clockLoad, err error) {
 // loadKVMClock sets the kvmclock, and returns how far this host's clock is behind the saved time.
 func (h *hardware) loadKVMClock(s clockState) (backwards time.Duration, err error) {
 	real := time.Now().UnixNano()
-	c := kvm.Clock{Clock: s.Clock}
+	backwards = max(0, time.Duration(s.Realtime-real))
 	if h.traits.clockFlags&kvm.ClockRealtime != 0 { // KVM adds what passed, and subtracts nothing
-		c.Flags, c.Realtime = kvm.ClockRealtime, uint64(s.Realtime)
-	} else {
-		c.Clock += uint64(max(0, real-s.Realtime))
+		return backwards, h.vm.SetClock(kvm.Clock{Clock: s.Clock, Flags: kvm.ClockRealtime, Realtime: uint64(s.Realtime)})
 	}
-	return max(0, time.Duration(s.Realtime-real)), h.vm.SetClock(c)
+	for range 5 { // until nothing came between reading the one clock and setting the other
+		now := time.Now()
+		if err := h.vm.SetClock(kvm.Clock{Clock: s.Clock + uint64(max(0, now.UnixNano()-s.Realtime))}); err != nil {
+			return backwards, err
+		}
+		if time.Since(now) < 200*time.Microsecond {
+			break
+		}
+	}
+	return backwards, nil
 }
 
 // now reads the clocks at one instant: exactly where KVM has all three at once, else

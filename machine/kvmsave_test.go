@@ -134,6 +134,10 @@ func TestSaveLoadSave(t *testing.T) {
 		}
 		s.CPUs[1].MSRs[i] = set
 	}
+	const picMask, redirect = 2, 24 // struct kvm_pic_state, kvm_ioapic_state
+	s.Controllers.Chips[0][picMask], s.Controllers.Chips[1][picMask] = 0xfb, 0xff
+	s.Controllers.Chips[2][redirect+8*4] = 0x34 // vector of pin 4, masked
+	s.Controllers.PIT.Channels[2].Count = 1234
 	first, _ = json.Marshal(s)
 	n := r.build(Config{CPUs: 2})
 	n.load(first)
@@ -194,7 +198,8 @@ func TestClocksAdvance(t *testing.T) {
 		if older {
 			r.hw.traits.tscOffsets, r.hw.traits.clockFlags = false, 0
 		}
-		outerFrom := time.Now()
+		outerFrom, count := time.Now(), r.number(counterAddr)
+		r.until("two rounds", func() bool { return r.number(counterAddr) >= count+2 }) // so it has read its TSC since
 		r.pause()
 		innerFrom := time.Now()
 		binary.LittleEndian.PutUint64(r.hw.ram.Bytes(gapAddr, 8), 0)
@@ -210,7 +215,7 @@ func TestClocksAdvance(t *testing.T) {
 		n.stands(counterAddr) // another machine runs: real time passes
 		n.load(before)
 		n.stands(counterAddr)
-		count := n.number(counterAddr)
+		count = n.number(counterAddr)
 		inner := time.Since(innerFrom)
 		n.resume()
 		n.moves(counterAddr, count)
@@ -433,10 +438,10 @@ func TestLoadGarbage(t *testing.T) {
 		})
 	}
 	s := decode(t, good)
-	s.CPUs[0].MSRs = append(s.CPUs[0].MSRs, kvm.MSREntry{Index: 0xdeadbeef, Data: 1})
+	s.CPUs[0].MSRs = append(s.CPUs[0].MSRs, kvm.MSREntry{Index: 0xdeadbeef, Data: 1}, kvm.MSREntry{Index: kvm.MSRAPICBase, Data: 0xfee00900})
 	i := slices.IndexFunc(s.CPUs[1].MSRs, func(m kvm.MSREntry) bool { return m.Index == kvm.MSRLStar })
 	s.CPUs[1].MSRs[i].Data = 1 << 60 // not canonical
-	want := []string{"vCPU 0: KVM refuses MSR 0xdeadbeef = 0x1", "vCPU 1: KVM refuses MSR 0xc0000082 = 0x1000000000000000"}
+	want := []string{"vCPU 0: KVM refuses MSR 0xdeadbeef = 0x1", "vCPU 0: KVM refuses MSR 0x1b = 0xfee00900", "vCPU 1: KVM refuses MSR 0xc0000082 = 0x1000000000000000"}
 	if l, err := n.hw.loadKVM(s); err != nil || !slices.Equal(l.Refused, want) {
 		t.Errorf("refused %q (%v), want %q", l.Refused, err, want)
 	}
