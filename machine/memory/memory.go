@@ -4,6 +4,7 @@ package memory
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,7 @@ type Region struct {
 // changes under the reader's feet: the guest writes when it likes.
 type RAM struct {
 	regions []Region
+	written atomic.Pointer[written] // nil: nobody wants to know
 }
 
 // New maps size bytes of zeroed RAM, a multiple of Alignment. Pages are taken
