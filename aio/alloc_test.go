@@ -34,7 +34,7 @@ func (q *ringQueue) Pop(r *Request, long bool) Popped {
 	return Issue
 }
 
-func (q *ringQueue) Complete(_ uint32, n int64, err unix.Errno) {
+func (q *ringQueue) Complete(_ *Request, n int64, err unix.Errno) {
 	if err != 0 {
 		q.bad++
 	}

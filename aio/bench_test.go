@@ -64,11 +64,11 @@ func (q *loopQueue) Pop(r *Request, _ bool) Popped {
 	return Issue
 }
 
-func (q *loopQueue) Complete(tag uint32, n int64, err unix.Errno) {
+func (q *loopQueue) Complete(r *Request, n int64, err unix.Errno) {
 	if err != 0 || n != 4096 {
 		q.errors++
 	}
-	q.free = append(q.free, tag)
+	q.free = append(q.free, r.Tag)
 	q.open--
 }
 

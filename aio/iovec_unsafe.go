@@ -22,10 +22,11 @@ func survey(iov []unix.Iovec, align int) (length uint64, aligned bool) {
 	return length, bits&uint64(align-1) == 0
 }
 
-// advance skips n bytes, changing the buffer in which they end, and returns the rest.
+// advance skips n bytes and returns the rest, and how many bytes were cut off the front of
+// its first buffer, in which they end.
 //
 // Preconditions: iov holds at least n bytes.
-func advance(iov []unix.Iovec, n int64) []unix.Iovec {
+func advance(iov []unix.Iovec, n int64) (rest []unix.Iovec, cut uint64) {
 	left := uint64(n)
 	for len(iov) > 0 && left >= iov[0].Len {
 		left -= iov[0].Len
@@ -35,7 +36,13 @@ func advance(iov []unix.Iovec, n int64) []unix.Iovec {
 		iov[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(iov[0].Base), left))
 		iov[0].Len -= left
 	}
-	return iov
+	return iov, left
+}
+
+// grow undoes advance's cut.
+func grow(v *unix.Iovec, cut uint64) {
+	v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), -int(cut)))
+	v.Len += cut
 }
 
 // gather fills dst from the beginning of the buffers.

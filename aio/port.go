@@ -419,7 +419,7 @@ func (e *Engine) finish(s *slot, errno unix.Errno) {
 // answer completes a request towards its queue and gives its credit back.
 func (e *Engine) answer(s *slot, errno unix.Errno) {
 	q, p, c := s.queue, s.queue.port, classOf(s.req.Op)
-	tag, n := s.req.Tag, s.done
+	n := s.done
 
 	counters := &p.stats.class[c]
 	counters.bytes.Add(uint64(n))
@@ -431,7 +431,6 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 
 	p.bounce.put(s.chunk)
 	e.ended(s)
-	e.slots.release(s)
 	if c == classLong {
 		p.long--
 		for p.stuck.len() > 0 {
@@ -439,7 +438,9 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 		}
 		n = 0
 	}
-	q.Complete(tag, n, errno)
+	s.uncut()
+	q.Complete(&s.req, n, errno)
+	e.slots.release(s)
 	e.touch(q)
 	p.settle()
 	e.schedule(p)

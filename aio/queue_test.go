@@ -12,15 +12,16 @@ type testQueue struct {
 	t    tester
 	kick int
 
-	mu        sync.Mutex
-	pending   []testRequest
-	kicked    bool // the engine asked for a kick
-	answers   []answer
-	published int
-	publishes int
-	onAnswer  func(answer) // on the engine's thread, with mu held
-	refill    func() (testRequest, bool)
-	pops      int
+	mu         sync.Mutex
+	pending    []testRequest
+	kicked     bool // the engine asked for a kick
+	answers    []answer
+	published  int
+	publishes  int
+	onAnswer   func(answer)   // on the engine's thread, with mu held
+	onComplete func(*Request) // the same
+	refill     func() (testRequest, bool)
+	pops       int
 }
 
 type testRequest struct {
@@ -94,10 +95,13 @@ func (q *testQueue) next() testRequest {
 	return q.pending[0]
 }
 
-func (q *testQueue) Complete(tag uint32, n int64, err unix.Errno) {
+func (q *testQueue) Complete(r *Request, n int64, err unix.Errno) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	a := answer{tag, n, err}
+	if q.onComplete != nil {
+		q.onComplete(r)
+	}
+	a := answer{r.Tag, n, err}
 	q.answers = append(q.answers, a)
 	if q.onAnswer != nil {
 		q.onAnswer(a)

@@ -77,10 +77,11 @@ type Queue interface {
 	// stays there, with what is behind it.
 	Pop(r *Request, long bool) Popped
 
-	// Complete ends a request, exactly once for each Issue. n is the number of
-	// bytes moved to or from Segments, also beside an error; it is 0 for
-	// operations without data. err is 0 for success.
-	Complete(tag uint32, n int64, err unix.Errno)
+	// Complete ends a request, exactly once for each Issue. r is as Pop left it, and the
+	// engine's again afterwards. n is the number of bytes moved to or from Segments, also
+	// beside an error; it is 0 for operations without data. A Read that failed or came back
+	// short may have written to any of its Segments. err is 0 for success.
+	Complete(r *Request, n int64, err unix.Errno)
 
 	// Publish ends a batch: completions since the last Publish become visible to
 	// the guest, which is interrupted if it wants to be.

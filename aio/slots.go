@@ -28,6 +28,7 @@ type slot struct {
 	older, newer *slot      // in the port's ages
 
 	rest  []unix.Iovec  // Read, Write: tail of req.Segments that is still to be moved
+	cut   uint64        // bytes by which the first of rest is shorter than it was in req.Segments
 	chunk []byte        // bounce memory; nil: the guest's buffers are used directly
 	one   [1]unix.Iovec // a transfer's only buffer, when it isn't one of the guest's
 }
@@ -142,7 +143,7 @@ func (t *slotTable) release(s *slot) {
 	s.req = Request{Segments: s.req.Segments[:0]}
 	s.seq, s.queue = 0, nil
 	s.step, s.done, s.asked, s.tries = 0, 0, 0, 0
-	s.rest, s.chunk, s.one[0] = nil, nil, unix.Iovec{}
+	s.rest, s.cut, s.chunk, s.one[0] = nil, 0, nil, unix.Iovec{}
 	t.used--
 	i := int(s.index / slotChunk)
 	c := t.chunks[i]

@@ -139,6 +139,24 @@ func (e *Engine) completed(s *slot, result int32) {
 	}
 }
 
+// advance takes n bytes off what is left to be moved.
+//
+// Preconditions: at least n bytes are left.
+func (s *slot) advance(n int64) {
+	n += int64(s.cut)
+	s.uncut()
+	s.rest, s.cut = advance(s.rest, n)
+}
+
+// uncut has req.Segments be what the queue made of them: an operation that came back short
+// in the middle of one leaves it cut.
+func (s *slot) uncut() {
+	if s.cut > 0 {
+		grow(&s.rest[0], s.cut)
+		s.cut = 0
+	}
+}
+
 // moved accounts for n bytes read or written. None at all means that the file ends here
 // (it was cut short under us) or takes no more.
 func (e *Engine) moved(s *slot, n int64, errno unix.Errno) {
@@ -153,7 +171,7 @@ func (e *Engine) moved(s *slot, n int64, errno unix.Errno) {
 		scatter(s.rest, s.chunk[:n])
 	}
 	s.done += n
-	s.rest = advance(s.rest, n)
+	s.advance(n)
 	if s.done == s.req.Length {
 		e.finish(s, 0)
 		return

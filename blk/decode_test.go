@@ -379,7 +379,7 @@ func TestRequestPathAllocates(t *testing.T) {
 			if r.dq.Pop(&r.req, true) != aio.Issue {
 				t.Fatal("not issued")
 			}
-			r.dq.Complete(r.req.Tag, 1024, 0)
+			r.dq.Complete(&r.req, 1024, 0)
 			r.dq.Publish()
 			r.dq.EnableKicks()
 		})

@@ -26,10 +26,7 @@ var _ aio.Queue = (*queue)(nil)
 // pending is what is left to do when the engine is done with a request.
 type pending struct {
 	status []byte // the status byte in guest memory; nil: the slot is free
-	op     aio.Op
-	offset int64 // bytes
-	length int64 // bytes
-	room   uint64
+	room   uint64 // device-writable bytes before it
 }
 
 func newQueue(d *Device, vq *virtio.Queue) *queue {
@@ -65,35 +62,38 @@ func (q *queue) Pop(r *aio.Request, long bool) aio.Popped {
 		q.vq.PutBack(c)
 		return aio.Stays
 	}
-	p.op, p.offset, p.length = r.Op, r.Offset, r.Length
 	r.Tag = uint32(c.Head())
 	q.pending[c.Head()] = p
 	return aio.Issue
 }
 
 // Complete implements aio.Queue.
-func (q *queue) Complete(tag uint32, n int64, err unix.Errno) {
-	p := &q.pending[tag]
+func (q *queue) Complete(r *aio.Request, n int64, err unix.Errno) {
+	p := &q.pending[r.Tag]
 	if p.status == nil {
-		panic(fmt.Sprintf("blk: %s: request %d completed, but not in flight", q.dev.id, tag))
+		panic(fmt.Sprintf("blk: %s: request %d completed, but not in flight", q.dev.id, r.Tag))
 	}
 	status := byte(statusOK)
 	switch {
-	case err == unix.EOPNOTSUPP && (p.op == aio.Discard || p.op == aio.WriteZeroes):
+	case err == unix.EOPNOTSUPP && (r.Op == aio.Discard || r.Op == aio.WriteZeroes):
 		status = statusUnsupp
 	case err != 0:
 		status = statusIOErr
-	case (p.op == aio.Read || p.op == aio.Write) && n != p.length:
+	case (r.Op == aio.Read || r.Op == aio.Write) && n != r.Length:
 		status, err = statusIOErr, unix.EIO // the image ends too early
 	}
 	if status == statusIOErr {
-		q.dev.logFailure(p, err)
+		q.dev.logFailure(r, err)
 	}
 	written := uint64(0)
-	if p.op == aio.Read {
+	if r.Op == aio.Read {
 		written = uint64(n)
+		// All of them: how far a read came that failed nobody knows.
+		for i := range r.Segments {
+			q.vq.Wrote(r.Segments[i].Base, r.Segments[i].Len)
+		}
 	}
-	q.finish(uint16(tag), p, status, written)
+	q.finish(uint16(r.Tag), p, status, written)
 	*p = pending{}
 }
 
@@ -103,6 +103,7 @@ func (q *queue) Complete(tag uint32, n int64, err unix.Errno) {
 // far as the data goes, because the status lies behind a gap.
 func (q *queue) finish(head uint16, p *pending, status byte, written uint64) {
 	p.status[0] = status
+	q.vq.Wrote(&p.status[0], 1)
 	if written == p.room {
 		written++
 	}
@@ -122,8 +123,8 @@ func (q *queue) EnableKicks() bool { return q.vq.EnableKicks() }
 func (q *queue) DisableKicks() { q.vq.DisableKicks() }
 
 // logFailure says that the host failed a request.
-func (d *Device) logFailure(p *pending, err unix.Errno) {
+func (d *Device) logFailure(r *aio.Request, err unix.Errno) {
 	d.log.Log(slog.LevelWarn, "disk request failed",
-		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("op", p.op.String()),
-		slog.Int64("offset", p.offset), slog.Int64("length", p.length), slog.String("err", err.Error()))
+		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("op", r.Op.String()),
+		slog.Int64("offset", r.Offset), slog.Int64("length", r.Length), slog.String("err", err.Error()))
 }

@@ -155,4 +155,4 @@ func (r *rig) answered(what string, rq request, status byte, n uint32) {
 	r.used(what, rq, status, n)
 }
 
-func (r *rig) complete(rq *aio.Request, n int64, err unix.Errno) { r.dq.Complete(rq.Tag, n, err) }
+func (r *rig) complete(rq *aio.Request, n int64, err unix.Errno) { r.dq.Complete(rq, n, err) }

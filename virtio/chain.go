@@ -10,6 +10,7 @@ import "golang.org/x/sys/unix"
 // addressed by byte offset. A buffer outside RAM doesn't spoil the chain, only
 // the accesses that touch it, so that a device can still answer.
 type Chain struct {
+	mem      Memory
 	head     uint16
 	readable []buffer
 	writable []buffer
@@ -30,7 +31,7 @@ func (c *Chain) Head() uint16 { return c.head }
 func (c *Chain) Readable() Reader { return Reader{span{c.readable, c.nread}} }
 
 // Writable is where the device may write.
-func (c *Chain) Writable() Writer { return Writer{span{c.writable, c.nwrite}} }
+func (c *Chain) Writable() Writer { return Writer{span{c.writable, c.nwrite}, c.mem} }
 
 // Reader reads the device-readable bytes of a Chain. It never writes.
 type Reader struct{ s span }
@@ -41,7 +42,7 @@ func (r Reader) Len() uint64 { return r.s.len }
 // Read copies the len(p) bytes at off. It reports false, having copied some or
 // none of them, if they are not all there or not in RAM. Every call reads guest
 // memory anew: copy once, then look at the copy.
-func (r Reader) Read(p []byte, off uint64) bool { return r.s.copy(p, off, false) }
+func (r Reader) Read(p []byte, off uint64) bool { return r.s.copy(p, off, nil) }
 
 // Segments appends the host addresses of the n bytes at off to dst. It reports
 // false, and returns dst unchanged, if they are not all there or not in RAM.
@@ -50,22 +51,26 @@ func (r Reader) Segments(dst []unix.Iovec, off, n uint64) ([]unix.Iovec, bool) {
 }
 
 // Writer writes the device-writable bytes of a Chain.
-type Writer struct{ s span }
+type Writer struct {
+	s   span
+	mem Memory
+}
 
 // Len returns the number of bytes, at most 2^32.
 func (w Writer) Len() uint64 { return w.s.len }
 
 // Write copies p to the bytes at off. It reports false, having written some or
 // none of them, if they are not all there or not in RAM.
-func (w Writer) Write(p []byte, off uint64) bool { return w.s.copy(p, off, true) }
+func (w Writer) Write(p []byte, off uint64) bool { return w.s.copy(p, off, w.mem) }
 
-// Segments is like Reader.Segments.
+// Segments is like Reader.Segments. Who has written there says so with Queue.Wrote.
 func (w Writer) Segments(dst []unix.Iovec, off, n uint64) ([]unix.Iovec, bool) {
 	return w.s.segments(dst, off, n)
 }
 
 // Byte returns the host's view of the byte at off, to be written later than the
-// Chain lives (a status byte), or nil if it is not there or not in RAM.
+// Chain lives (a status byte), or nil if it is not there or not in RAM. Who has
+// written it says so with Queue.Wrote.
 func (w Writer) Byte(off uint64) []byte {
 	if off >= w.s.len {
 		return nil
@@ -92,7 +97,9 @@ type span struct {
 
 func (s span) holds(off, n uint64) bool { return off <= s.len && n <= s.len-off }
 
-func (s span) copy(p []byte, off uint64, write bool) bool {
+// copy copies the bytes at off to p, or, if they are to be written, from p; written, which
+// is nil for the former, is told of that.
+func (s span) copy(p []byte, off uint64, written Memory) bool {
 	if !s.holds(off, uint64(len(p))) {
 		return false
 	}
@@ -108,8 +115,9 @@ func (s span) copy(p []byte, off uint64, write bool) bool {
 			return false
 		}
 		var n int
-		if write {
+		if written != nil {
 			n = copy(b.mem[off:], p)
+			written.Wrote(&b.mem[off], uint64(n))
 		} else {
 			n = copy(p, b.mem[off:])
 		}

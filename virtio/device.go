@@ -7,6 +7,13 @@ type Memory interface {
 	// the guest changes it at any time. Host and guest addresses are equal modulo
 	// the page size, which the rings' atomic accesses rely on.
 	Bytes(gpa uint64, n uint64) []byte
+
+	// Wrote says that the device has written n bytes at p, a host address of RAM: a live
+	// migration has to carry them, and KVM's dirty log has only what the guest writes. It is
+	// called after the bytes are there, when a request completes and never when it is
+	// submitted, and before the driver may see them (Queue.Publish). Any goroutine; it is
+	// cheap, takes no lock and allocates nothing.
+	Wrote(p *byte, n uint64)
 }
 
 // Device is the device-type half of a virtio device.

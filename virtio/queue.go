@@ -118,6 +118,9 @@ func (q *Queue) AddUsed(head uint16, n uint32) {
 	q.usedIdx++
 }
 
+// Wrote is Memory.Wrote: for what the device writes other than by Writer.Write.
+func (q *Queue) Wrote(p *byte, n uint64) { q.mem.Wrote(p, n) }
+
 // Publish shows the driver what AddUsed collected, and interrupts it if it asked
 // to be (2.7.7.2).
 func (q *Queue) Publish() {

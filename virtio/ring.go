@@ -98,6 +98,9 @@ func (l layout) resolve(mem Memory) (rings, error) {
 	return r, nil
 }
 
+// usedSize is the length of a used ring of size entries in bytes, with avail_event.
+func usedSize(size uint16) uint64 { return ringHeader + uint64(size)*usedElemSize + 2 }
+
 func (r *rings) availFlags() uint16 { return load16(r.avail, r.availAt) }
 func (r *rings) availIdx() uint16   { return load16(r.avail, r.availAt+2) }
 

@@ -22,7 +22,7 @@ const maxChainBytes = 1 << 32 // 2.7.5.2
 // of its descriptors. The buffers are kept in q.bufs, at most as many as the
 // queue's largest size; an indirect table doesn't lengthen that (2.7.5.3.1).
 func (q *Queue) walk(head uint16) (Chain, chainError) {
-	c := Chain{head: head}
+	c := Chain{mem: q.mem, head: head}
 	bufs := q.bufs[:0]
 	table, count, indirect := q.rings.desc, uint32(q.layout.size), false
 	readable := -1 // number of readable buffers, once a writable one was seen

@@ -103,7 +103,7 @@ func pagesFrom(first, end int) (list []int) {
 // collected once more, the copy is the memory. In a round each page is written once, so that a
 // mark that is lost is missed.
 func TestNothingWrittenIsLost(t *testing.T) {
-	const writers, rounds, size = 2, 300, 16 << 20
+	const writers, rounds, size = 2, 800, 16 << 20
 	r := newRAM(t, size)
 	mem := r.Regions()[0].Bytes
 	r.StartTracking()

@@ -1,13 +1,14 @@
 package virtiotest
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
 // Memory is guest RAM of a few ranges, mapped outside Go's heap. It implements
-// virtio.Memory.
+// virtio.Memory, and keeps what devices say they have written until TakeWritten.
 type Memory struct {
 	t      testing.TB
 	ranges []ramRange
@@ -15,9 +16,12 @@ type Memory struct {
 }
 
 type ramRange struct {
-	base uint64
-	mem  []byte
+	base    uint64
+	mem     []byte
+	written []atomic.Bool // by page
 }
+
+const pageSize = 4096
 
 // Range is a piece of guest RAM: pages.
 type Range struct{ Base, Size uint64 }
@@ -41,7 +45,7 @@ func NewMemory(t testing.TB, ranges ...Range) *Memory {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unix.Munmap(b) }) //nolint:errcheck // our own mapping
-		m.ranges = append(m.ranges, ramRange{r.Base, b[:r.Size:r.Size]})
+		m.ranges = append(m.ranges, ramRange{r.Base, b[:r.Size:r.Size], make([]atomic.Bool, (r.Size+pageSize-1)/pageSize)})
 	}
 	return m
 }

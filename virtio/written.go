@@ -1,0 +1,26 @@
+package virtio
+
+// MarkRings says, by Memory.Wrote, that the used ring of every queue the driver has enabled
+// was written, all of it. That is not said for every Publish: a busy ring is written all the
+// time, so that it has to be carried by the last pass anyhow. A migration calls it once,
+// after the device has nothing in flight and takes nothing (so that nobody writes to the rings
+// any more) and before it collects what was written for the last time. Any goroutine.
+func (t *PCI) MarkRings() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.regs.status&StatusDriverOK == 0 {
+		return // no ring was written yet
+	}
+	for i := range t.regs.queues {
+		if q := &t.regs.queues[i]; q.enabled {
+			q.queue.markRing()
+		}
+	}
+}
+
+// markRing says that the used ring was written: flags, idx, elements, avail_event.
+func (q *Queue) markRing() {
+	if n := usedSize(q.layout.size); uint64(len(q.rings.used)) >= n {
+		q.mem.Wrote(&q.rings.used[0], n)
+	}
+}
