@@ -13,6 +13,9 @@ import (
 // (its page size; newer kernels take more).
 const maxBlockSize = 4096
 
+// maxPhysicalSize in bytes: what is larger is a stripe or a cluster, no block.
+const maxPhysicalSize = 64 << 10
+
 // findAlignment finds what direct I/O asks of offsets, lengths and buffers. It
 // asks the kernel; where that doesn't know, it tries.
 func (i *Image) findAlignment(direct bool) error {
@@ -83,8 +86,7 @@ func (i *Image) findTopology(st *unix.Stat_t) {
 	if i.device {
 		n, _ = unix.IoctlGetInt(i.fd, unix.BLKPBSZGET)
 	}
-	const most = 64 << 10 // beyond that it is a stripe or a cluster, no block
-	if !powerOfTwo(n) || n < i.blockSize || n > most {
+	if !powerOfTwo(n) || n < i.blockSize || n > maxPhysicalSize {
 		n = i.blockSize
 	}
 	i.physicalSize = n

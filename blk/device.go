@@ -144,6 +144,9 @@ func (d *Device) QueueSizes() []uint16 {
 // Activate implements virtio.Device: the disk becomes a port of the engine, with a
 // demand of everything its queues can hold.
 func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
+	if d.image.incoming.Load() {
+		return fmt.Errorf("disk %s: its image is still another host's", d.id)
+	}
 	cfg := aio.PortConfig{
 		Name: d.id, FD: d.image.fd, MemoryAlign: d.image.memAlign,
 		Weight: d.weight, Limits: d.limits, Group: d.group, Keep: d.keep,

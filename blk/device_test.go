@@ -63,9 +63,16 @@ func (m *machine) disk(name string, o ImageOptions, cfg Config) *disk {
 
 func (m *machine) diskOn(path, name string, o ImageOptions, cfg Config) *disk {
 	m.Helper()
-	k := &disk{machine: m, path: path}
+	k := m.diskFrom(name, func() (*Image, error) { return OpenImage(path, o) }, cfg)
+	k.path = path
+	return k
+}
+
+func (m *machine) diskFrom(name string, open func() (*Image, error), cfg Config) *disk {
+	m.Helper()
+	k := &disk{machine: m}
 	var err error
-	if k.img, err = OpenImage(path, o); err != nil {
+	if k.img, err = open(); err != nil {
 		m.Fatal(err)
 	}
 	cfg.ID, cfg.Image, cfg.Engine = name, k.img, m.engine

@@ -15,13 +15,20 @@ import (
 // properties are fixed while it is open, but for its size.
 type Image struct {
 	path     string
-	fd       int
+	fd       int // another one after TakeOver
 	readOnly bool
+	direct   bool
+	place    place // which file it is
 	device   bool  // a block device
 	size     int64 // bytes, a multiple of blockSize; atomic, because Resize changes it
 
-	changing sync.Mutex // one Resize or Close at a time
+	changing sync.Mutex // one Resize, hand-over or Close at a time
 	closed   bool       // guarded by changing
+
+	// incoming: it was opened for a migration and not taken over yet, so that nothing may be
+	// read or written (handover.go).
+	incoming atomic.Bool
+	coherent bool // this host's page cache is the source's too; guarded by changing
 
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best
@@ -54,12 +61,25 @@ func refuse(cause error, format string, args ...any) error {
 // and says what to do; nothing was created, changed or left locked. errors.Is sees
 // fs.ErrNotExist, fs.ErrPermission, ErrLocked and the like behind it.
 func OpenImage(path string, o ImageOptions) (*Image, error) {
+	return newImage(path, o, (*Image).lock)
+}
+
+// newImage opens an image, locks it by the given way, and finds out what it is like.
+func newImage(path string, o ImageOptions, lock func(*Image) error) (*Image, error) {
 	fd, st, err := openFile(path, o)
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{path: path, fd: fd, readOnly: o.ReadOnly, device: st.Mode&unix.S_IFMT == unix.S_IFBLK}
-	if err := i.setup(st, o); err != nil {
+	i := &Image{
+		path: path, fd: fd, readOnly: o.ReadOnly, direct: o.Direct,
+		device: st.Mode&unix.S_IFMT == unix.S_IFBLK, place: placeOf(st),
+	}
+	if err = lock(i); err == nil {
+		// Only now: whoever held the lock might have been changing it. st is still
+		// right about what can't change.
+		err = i.probe(st)
+	}
+	if err != nil {
 		unix.Close(fd) //nolint:errcheck // nothing was written; gives the lock back too
 		return nil, err
 	}
@@ -148,17 +168,12 @@ func openError(path string, o ImageOptions, err error) error {
 	return refuse(err, "disk image %s can't be opened (%v); check the path and its permissions", path, err)
 }
 
-// setup locks the image and finds out what it is like.
-func (i *Image) setup(st *unix.Stat_t, o ImageOptions) error {
-	if err := i.lock(); err != nil {
-		return err
-	}
-	// Only now: whoever held the lock might have been changing it. st is still
-	// right about what can't change.
+// probe finds out what the image is like.
+func (i *Image) probe(st *unix.Stat_t) error {
 	if err := i.measure(); err != nil {
 		return err
 	}
-	if err := i.findAlignment(o.Direct); err != nil {
+	if err := i.findAlignment(i.direct); err != nil {
 		return err
 	}
 	if i.Size()%int64(i.blockSize) != 0 {

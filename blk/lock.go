@@ -14,7 +14,9 @@ import (
 //	owner        who may do I/O now
 //	reservation  who may do it next; a migration passes it over first, so that nobody slips in between
 //
-// Every opener takes both, read-only ones shared, others exclusive. The locks are
+// Every opener takes both, the reservation first, so that one who comes in the middle of a
+// migration is turned away before it has touched the owner byte, for which the two hosts have no time to
+// wait (handover.go). Read-only openers take them shared, others exclusive. The locks are
 // advisory, and live on the inode: on a block device that is the device node, and
 // only on this host. The bytes are not 0 and 1 because other programs lock ranges at the start of images.
 const (
@@ -25,10 +27,16 @@ const (
 // ErrLocked is behind the error for an image that somebody else has open.
 var ErrLocked = errors.New("image is locked")
 
-// lock takes both locks, or none.
+// lock takes both locks. After an error the image is to be closed, which gives back what it got.
 func (i *Image) lock() error {
-	for _, at := range []int64{lockOwner, lockReservation} {
-		if err := i.lockByte(at, unix.F_OFD_SETLK, i.lockType()); err != nil {
+	// Asked first, to touch nothing where there is nothing to be had.
+	if held, err := lockHeld(i.fd, lockOwner, i.lockType()); err != nil {
+		return i.lockError(err)
+	} else if held {
+		return i.lockError(unix.EAGAIN)
+	}
+	for _, at := range []int64{lockReservation, lockOwner} {
+		if err := lockByte(i.fd, at, i.lockType()); err != nil {
 			return i.lockError(err)
 		}
 	}
@@ -42,8 +50,17 @@ func (i *Image) lockType() int16 {
 	return unix.F_WRLCK
 }
 
-func (i *Image) lockByte(at int64, cmd int, typ int16) error {
-	return unix.FcntlFlock(uintptr(i.fd), cmd, &unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: at, Len: 1})
+// lockByte takes, converts or gives back a lock, at once or not at all. To convert one is
+// atomic, and if that fails it is as it was.
+func lockByte(fd int, at int64, typ int16) error {
+	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: at, Len: 1})
+}
+
+// lockHeld reports whether somebody else's lock is in the way of one.
+func lockHeld(fd int, at int64, typ int16) (bool, error) {
+	l := unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: at, Len: 1}
+	err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &l)
+	return l.Type != unix.F_UNLCK, err
 }
 
 func (i *Image) lockError(err error) error {

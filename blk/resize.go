@@ -18,7 +18,7 @@ func (i *Image) Resize(size uint64) error {
 	i.changing.Lock()
 	defer i.changing.Unlock()
 	if i.closed {
-		return refuse(fs.ErrClosed, "disk image %s is not in use any more", i.path)
+		return i.closedError()
 	}
 	now := i.Size()
 	have, err := i.fileSize()

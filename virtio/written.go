@@ -8,9 +8,6 @@ package virtio
 func (t *PCI) MarkRings() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.regs.status&StatusDriverOK == 0 {
-		return // no ring was written yet
-	}
 	for i := range t.regs.queues {
 		if q := &t.regs.queues[i]; q.enabled {
 			q.queue.markRing()
@@ -18,7 +15,8 @@ func (t *PCI) MarkRings() {
 	}
 }
 
-// markRing says that the used ring was written: flags, idx, elements, avail_event.
+// markRing says that the used ring was written: flags, idx, elements, avail_event. A queue
+// that was never started has none.
 func (q *Queue) markRing() {
 	if n := usedSize(q.layout.size); uint64(len(q.rings.used)) >= n {
 		q.mem.Wrote(&q.rings.used[0], n)
