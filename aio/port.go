@@ -394,6 +394,10 @@ func (e *Engine) start(s *slot) {
 	e.started(s)
 	if classOf(s.req.Op) == classLong {
 		p.long++
+		p.stats.long.Store(int64(p.long))
+		if s.req.Op == Flush {
+			s.mark = p.Written()
+		}
 	}
 	for _, l := range p.limiters {
 		l.take(&s.req)
@@ -421,6 +425,7 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 	q, p, c := s.queue, s.queue.port, classOf(s.req.Op)
 	n := s.done
 
+	p.owe(s, errno)
 	counters := &p.stats.class[c]
 	counters.bytes.Add(uint64(n))
 	if errno != 0 {
@@ -433,6 +438,7 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 	e.ended(s)
 	if c == classLong {
 		p.long--
+		p.stats.long.Store(int64(p.long))
 		for p.stuck.len() > 0 {
 			p.ready.push(p.stuck.pop())
 		}

@@ -22,6 +22,7 @@ type slot struct {
 	elsewhere bool  // the present operation counts in the port's elsewhere
 
 	errno        unix.Errno // what it failed with, while it is kept (park.go)
+	mark         uint64     // Flush: the port's bytes written when it began (debt.go)
 	start        int64      // when it was popped, on the engine's clock
 	epoch        uint8      // of the port's grace periods
 	writtenOff   bool       // doesn't count against the capacity any more, and is not in the port's ages

@@ -16,17 +16,21 @@ type Stats struct {
 
 // PortStats is what one port has done since it was attached.
 type PortStats struct {
-	Read, Write ClassStats
-	Long        ClassStats  // flush, discard, write-zeroes
-	Demand      int         // requests its queues may hold
-	InFlight    int         // requests popped and not completed
-	WrittenOff  int         // of those, how many don't count against the engine's capacity
-	Kept        int         // of those, how many have failed and wait for Retry
-	Reserve     int         // credits that no other port gets
-	Share       int         // credits it gets before others may have more than theirs
-	Window      int         // most that may be in flight; Unlimited without a bound
-	Windows     [causes]int // bound of each Cause, of which Window is the least
-	Grace       Grace       // how long drains would have taken
+	Read, Write  ClassStats
+	Long         ClassStats  // flush, discard, write-zeroes
+	Demand       int         // requests its queues may hold
+	InFlight     int         // requests popped and not completed
+	WrittenOff   int         // of those, how many don't count against the engine's capacity
+	Kept         int         // of those, how many have failed and wait for Retry
+	LongInFlight int         // of those, flushes, discards and write-zeroes
+	SyncDebt     uint64      // bytes written that are not known to be on stable storage (debt.go)
+	SyncRate     float64     // bytes per second at which they lately came there; 0: not known yet
+	Flushes      uint64      // of Long, the flushes
+	Reserve      int         // credits that no other port gets
+	Share        int         // credits it gets before others may have more than theirs
+	Window       int         // most that may be in flight; Unlimited without a bound
+	Windows      [causes]int // bound of each Cause, of which Window is the least
+	Grace        Grace       // how long drains would have taken
 }
 
 // NoStats is the statistics of a port that doesn't exist: nothing, and no bounds.
@@ -76,6 +80,8 @@ type engineCounters struct {
 type portCounters struct {
 	started                            atomic.Uint64
 	reserve, share, writtenOff, parked atomic.Int64
+	long                               atomic.Int64
+	debt                               debt
 	bounds                             [causes]atomic.Int64
 	class                              [classes]classCounters
 }
@@ -109,6 +115,8 @@ func (p *Port) Stats() PortStats {
 		Write:      p.stats.class[classWrite].read(),
 		Long:       p.stats.class[classLong].read(),
 		WrittenOff: int(p.stats.writtenOff.Load()), Kept: int(p.stats.parked.Load()),
+		LongInFlight: int(p.stats.long.Load()), SyncDebt: p.stats.debt.bytes(), SyncRate: p.stats.debt.rate.load(),
+		Flushes: p.stats.debt.flushes.Load(),
 		Demand:  p.demand,
 		Reserve: int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),
 		Window: Unlimited,

@@ -64,9 +64,12 @@ type Device struct {
 	// reset is done. The engine's thread clears it and takes no lock for that.
 	port atomic.Pointer[aio.Port]
 
-	// mu serialises Pause, Resume and Activate. It is held while Attach waits for the engine's thread.
+	// mu serialises Pause, Resume, SetDrainWindow and Activate. It is held while Attach waits for the engine's thread.
 	mu     sync.Mutex
 	paused bool
+	drain  int // SetDrainWindow's, also of ports to come
+
+	sync deviceSync // sync.go
 }
 
 var (
@@ -108,6 +111,8 @@ func New(cfg Config) (*Device, error) {
 		group:      cfg.Group,
 		errors:     cfg.Errors,
 		stop:       cfg.Stop,
+		drain:      aio.Unlimited,
+		sync:       newDeviceSync(),
 	}
 	copy(d.serial[:], serial)
 	d.UpdateCapacity()
@@ -163,10 +168,16 @@ func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cfg.Held = d.paused
+	cfg.Held = d.paused || d.drain != aio.Unlimited
 	port, err := d.engine.Attach(cfg)
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.id, err)
+	}
+	if cfg.Held {
+		port.SetWindow(aio.CauseDrain, d.drain)
+		if !d.paused {
+			port.SetWindow(aio.CausePause, aio.Unlimited)
+		}
 	}
 	d.port.Store(port)
 	return nil

@@ -149,7 +149,7 @@ func TestNobodySlipsIn(t *testing.T) {
 		})
 	}
 	taken := 0
-	for range 3000 {
+	for range 500 {
 		switch err := errors.Join(d.ReleaseOwner(), d.TakeOver()); {
 		case err == nil:
 			taken++
@@ -159,8 +159,8 @@ func TestNobodySlipsIn(t *testing.T) {
 	}
 	close(stop)
 	strangers.Wait()
-	if taken < 2900 { // a reader may be in the way for a moment
-		t.Errorf("TakeOver succeeded %d times of 3000", taken)
+	if taken < 400 { // a reader may be in the way for a moment
+		t.Errorf("TakeOver succeeded %d times of 500", taken)
 	}
 }
 

@@ -1,0 +1,117 @@
+package blk
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deviceSync serialises the syncs of a disk: of those that a hung disk swallows there is one.
+type deviceSync struct {
+	turn chan struct{} // holds an element while one runs
+
+	// The latest failure, until the guest has flushed since: its flush reports what the host
+	// could not write, and until then a migration would carry the guest away from that.
+	// Whoever has the turn has these.
+	failed  error
+	flushes uint64 // PortStats.Flushes at the failure
+}
+
+func newDeviceSync() deviceSync { return deviceSync{turn: make(chan struct{}, 1)} }
+
+// Sync puts what the guest has written on stable storage: everything that completed before
+// the call. It pays the port's sync debt. It waits for ctx at most; what it began goes on in
+// the background then, and the next Sync waits for that. The error names the disk; after a
+// failure the following calls fail too, until the guest has flushed and so knows of it. Any
+// goroutine but the engine's.
+func (d *Device) Sync(ctx context.Context) error { return d.syncBy(ctx, (*Image).sync) }
+
+// WriteBack is a Sync for the background: it first has the dirty pages written, which holds up no
+// flush of the guest's, and then syncs what little is left.
+func (d *Device) WriteBack(ctx context.Context) error { return d.syncBy(ctx, (*Image).writeBack) }
+
+func (d *Device) syncBy(ctx context.Context, sync func(*Image) error) error {
+	if d.image.readOnly {
+		return nil
+	}
+	select {
+	case d.sync.turn <- struct{}{}:
+	case <-ctx.Done():
+		return d.syncLate(ctx)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-d.sync.turn }()
+		done <- d.syncNow(sync)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return d.syncLate(ctx)
+	}
+}
+
+func (d *Device) syncLate(ctx context.Context) error {
+	return fmt.Errorf("disk %s: image %s is still being synced: %w", d.id, d.image.path, ctx.Err())
+}
+
+// syncNow is a sync on a goroutine of its own, which has the turn.
+func (d *Device) syncNow(sync func(*Image) error) error {
+	port, flushes, mark := d.port.Load(), uint64(0), uint64(0)
+	if port != nil {
+		flushes, mark = port.Stats().Flushes, port.Written()
+	}
+	s := &d.sync
+	if s.failed != nil && s.flushes == flushes {
+		return s.failed
+	}
+	s.failed = nil
+	begin := time.Now()
+	if err := sync(d.image); err != nil {
+		s.failed, s.flushes = fmt.Errorf("disk %s: image %s can't be synced: %w", d.id, d.image.path, err), flushes
+		return s.failed
+	}
+	if port != nil {
+		port.Synced(mark, time.Since(begin))
+	}
+	return nil
+}
+
+// sync is fdatasync.
+func (i *Image) sync() error { return i.withOwnView(unix.Fdatasync) }
+
+// writeBack writes dirty pages first, without the file system's journal and the device's cache.
+func (i *Image) writeBack() error {
+	return i.withOwnView(func(fd int) error {
+		if !i.direct {
+			const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+			if err := unix.SyncFileRange(fd, 0, 0, all); err != nil && err != unix.ENOSYS && err != unix.ESPIPE {
+				return err
+			}
+		}
+		return unix.Fdatasync(fd)
+	})
+}
+
+// withOwnView runs f with a descriptor that was opened for it. The kernel tells each open file
+// description once that pages could not be written (Documentation/filesystems/vfs.rst, "Handling
+// errors during writeback"): asked on the engine's, that would not be in the answer to the guest's
+// next flush. And the image may be closed while f hangs.
+func (i *Image) withOwnView(f func(fd int) error) error {
+	i.changing.Lock()
+	if i.closed {
+		i.changing.Unlock()
+		return i.closedError()
+	}
+	// For reading is enough, and nobody who watches for writers of a device is disturbed.
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", i.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	i.changing.Unlock()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	return f(fd)
+}
