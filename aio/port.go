@@ -33,8 +33,9 @@ type PortConfig struct {
 	// others', from 1 to MaxWeight; 0: DefaultWeight.
 	Weight int
 
-	Limits Limits // of this port alone
-	Group  *Group // whose limits it shares with others; nil: none
+	Limits Limits  // of this port alone
+	Tokens *Tokens // what Limits have left to begin with; nil: the burst
+	Group  *Group  // whose limits it shares with others; nil: none
 
 	// Keep is asked, on the engine's thread, about each request of the guest that failed: if it
 	// returns true, the request is not answered but kept until Retry. It must not block.
@@ -129,6 +130,11 @@ func (cfg *PortConfig) validate() error {
 	if err := cfg.Limits.Validate(); err != nil {
 		return fail("%v", err)
 	}
+	if cfg.Tokens != nil {
+		if err := cfg.Tokens.Validate(); err != nil {
+			return fail("%v", err)
+		}
+	}
 	return nil
 }
 
@@ -168,7 +174,11 @@ func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
 		p.weight = DefaultWeight
 	}
 	if !cfg.Limits.none() {
-		p.limiters = append(p.limiters, newLimiter(e, CauseLimit, cfg.Limits))
+		l := newLimiter(e, CauseLimit, cfg.Limits)
+		if cfg.Tokens != nil {
+			l.setTokens(*cfg.Tokens, l.iops.at)
+		}
+		p.limiters = append(p.limiters, l)
 	}
 	if cfg.Group != nil {
 		p.limiters = append(p.limiters, cfg.Group.limiter)

@@ -129,6 +129,7 @@ func TestNobodySlipsIn(t *testing.T) {
 	if err := errors.Join(s.OfferReservation(), d.TakeReservation(), s.ReleaseOwner(), d.TakeOver(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
+	d.coherent = true // no cache is dropped, which takes most of the time
 	stop := make(chan struct{})
 	var strangers sync.WaitGroup
 	for _, readOnly := range []bool{false, true} {
@@ -149,7 +150,7 @@ func TestNobodySlipsIn(t *testing.T) {
 		})
 	}
 	taken := 0
-	for range 500 {
+	for range 3000 {
 		switch err := errors.Join(d.ReleaseOwner(), d.TakeOver()); {
 		case err == nil:
 			taken++
@@ -159,8 +160,8 @@ func TestNobodySlipsIn(t *testing.T) {
 	}
 	close(stop)
 	strangers.Wait()
-	if taken < 400 { // a reader may be in the way for a moment
-		t.Errorf("TakeOver succeeded %d times of 500", taken)
+	if taken < 2500 { // a reader may be in the way for a moment
+		t.Errorf("TakeOver succeeded %d times of 3000", taken)
 	}
 }
 
