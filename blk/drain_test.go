@@ -153,3 +153,23 @@ func TestFailedSync(t *testing.T) {
 		t.Errorf("after the flush: %v", err)
 	}
 }
+
+// The limit goes on with what it had; a later driver begins with the burst.
+func TestTokensOfDisk(t *testing.T) {
+	m := newMachine(t)
+	limits := aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 1000}}
+	k := m.disk("vda", ImageOptions{}, Config{Limits: limits, Tokens: &aio.Tokens{IOPS: 300}})
+	if _, ok := k.dev.Tokens(); ok {
+		t.Error("tokens without a driver")
+	}
+	k.d.Start(virtiotest.Setup{})
+	k.expect("read", statusOK, typeIn, 0, nil, 512)
+	if got, ok := k.dev.Tokens(); !ok || got.IOPS < 298 || got.IOPS > 320 {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	k.d.Reset()
+	k.d.Start(virtiotest.Setup{})
+	if got, _ := k.dev.Tokens(); got.IOPS != 1000 {
+		t.Errorf("second driver: %+v", got)
+	}
+}

@@ -149,6 +149,24 @@ func TestNobodySlipsIn(t *testing.T) {
 			}
 		})
 	}
+	raw, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()     //nolint:errcheck // nothing was written
+	strangers.Go(func() { // who tries the one byte that is held all the time, without asking first
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if lockByte(int(raw.Fd()), lockReservation, unix.F_WRLCK) == nil {
+				t.Error("a stranger has the reservation")
+				return
+			}
+		}
+	})
 	taken := 0
 	for range 3000 {
 		switch err := errors.Join(d.ReleaseOwner(), d.TakeOver()); {
