@@ -2,6 +2,7 @@ package aio
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -46,7 +47,7 @@ func TestGracePeriodsForetellDrains(t *testing.T) {
 	}
 	mean, count := int64(0), min(p.grace.samples.count.Load(), 64)
 	for i := range count {
-		mean += p.grace.samples.ring[i].Load() / int64(count)
+		mean += p.grace.samples.ring[i].length.Load() / int64(count)
 	}
 	if drained := drains / samples; mean*10 < drained*8 || mean*10 > drained*15 {
 		t.Errorf("grace periods of %v on average, drains of %v", time.Duration(mean), time.Duration(drained))
@@ -68,6 +69,48 @@ func TestOpenGracePeriod(t *testing.T) {
 	s.run(s.clock + 200*millisecond)
 	if g := p.Stats().Grace; g.Open > 10*time.Millisecond {
 		t.Errorf("still open: %+v", g)
+	}
+}
+
+// Whoever asks in time gets every grace period once, with what it waited for.
+func TestGraces(t *testing.T) {
+	s := simulate(t, 0, func(op *operation) int64 {
+		if op.code == opSync {
+			return 50 * millisecond
+		}
+		return 20 * millisecond
+	})
+	p, _ := s.disk(t, PortConfig{Name: "a", Demand: 8}, 8, withFlushes(40))
+	var all, some []GracePeriod
+	var count uint64
+	for range 200 {
+		s.run(s.clock + 10*millisecond)
+		before := count
+		some, count, _ = p.Graces(count, some[:0])
+		if uint64(len(some)) != count-before {
+			t.Fatalf("%d grace periods from %d to %d", len(some), before, count)
+		}
+		all = append(all, some...)
+	}
+	long := 0
+	for i, g := range all[1:] { // the first began before the guest did
+		if g.InFlight < 1 || g.InFlight > 8 || g.Length > 50*time.Millisecond {
+			t.Errorf("number %d: %+v", i, g)
+		}
+		if g.Long {
+			long++
+		} else if g.Length > 20*time.Millisecond {
+			t.Errorf("number %d without a flush: %+v", i, g)
+		}
+	}
+	if len(all) < 50 || long == 0 || long == len(all) {
+		t.Errorf("%d grace periods, %d with a flush", len(all), long)
+	}
+	if last, _, _ := p.Graces(0, nil); len(last) > 64 || !slices.Equal(last, all[len(all)-len(last):]) {
+		t.Error("the latest are not the last of all")
+	}
+	if _, _, open := p.Graces(count, nil); open.InFlight < 1 || open.Length > 50*time.Millisecond {
+		t.Errorf("open: %+v", open)
 	}
 }
 

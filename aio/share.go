@@ -165,7 +165,7 @@ func (e *Engine) started(s *slot) {
 	e.inFlight++
 	p.inFlight++
 	s.start = e.now
-	s.epoch = p.grace.start(e.now)
+	s.epoch = p.grace.start(s.req.Op.Long(), e.now)
 	p.ages.push(s)
 	p.stats.started.Add(1)
 }
@@ -181,7 +181,7 @@ func (e *Engine) ended(s *slot) {
 	if p.inFlight >= p.share {
 		e.lent--
 	}
-	p.grace.finish(s.epoch, e.now)
+	p.grace.finish(s.epoch, s.req.Op.Long(), e.now)
 	if s.writtenOff {
 		s.writtenOff = false
 		p.writtenOff--

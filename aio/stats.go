@@ -125,8 +125,18 @@ func (p *Port) Stats() PortStats {
 		s.Windows[c] = int(p.stats.bounds[c].Load())
 		s.Window = min(s.Window, s.Windows[c])
 	}
-	// Completions are read before starts: never fewer starts than completions.
-	s.InFlight = int(p.stats.started.Load() - s.Read.Requests - s.Write.Requests - s.Long.Requests)
+	// The bounds are read before: where one is 0 and nothing is in flight, it stays so.
+	s.InFlight = p.inFlightNow()
 	s.Grace = p.grace.samples.read(p.engine.timer.now(), s.InFlight > 0)
 	return s
+}
+
+// inFlightNow is for goroutines that are not the engine's. Completions are read before starts: never fewer
+// starts than completions.
+func (p *Port) inFlightNow() int {
+	var done uint64
+	for c := range p.stats.class {
+		done += p.stats.class[c].requests.Load()
+	}
+	return int(p.stats.started.Load() - done)
 }
