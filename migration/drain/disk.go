@@ -1,0 +1,131 @@
+package drain
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/ebb-vmm/ebb/aio"
+)
+
+const (
+	// confirmed is how many grace periods in a row must have fit before a disk is ready.
+	confirmed = 5
+
+	// hungAfter is the least age of a grace period at which the disk is taken to hang; with it goes
+	// four times the longest of late.
+	hungAfter = time.Second
+
+	// noGap is how long a disk may always have had a long operation in flight before that is said.
+	noGap = 5 * time.Second
+)
+
+// disk is what the controller knows about one disk.
+type disk struct {
+	name   string
+	budget time.Duration
+	law    Law
+	window int // in EBB
+	s      Sample
+
+	seen    [confirmed]aio.GracePeriod // the latest without long operations that fit the window
+	n       int                        // how many were seen in this EBB
+	longest time.Duration              // grace period of late: decays by an eighth with each
+	flush   time.Duration              // the same, of those with long operations
+	gap     time.Duration              // when no long operation was in flight, the last time
+	now     time.Duration
+
+	closes   time.Duration // when admission closes in HOLD
+	closed   bool
+	closedAt time.Duration
+}
+
+// step takes a sample. Whether the disk ebbs or is open is the controller's.
+func (d *disk) step(now time.Duration, s Sample, ebbing bool) {
+	d.now, d.s = now, s
+	if !ebbing {
+		d.n, d.gap = 0, now
+	}
+	if s.Long == 0 {
+		d.gap = now
+	}
+	d.window = d.law.Step(now, s, ebbing)
+	for _, p := range s.Ended {
+		d.longest = max(p.Length, d.longest-d.longest/8)
+		if p.Long {
+			d.flush = max(p.Length, d.flush-d.flush/8)
+		} else if p.InFlight <= d.window {
+			d.seen[d.n%confirmed] = p
+			d.n++
+		}
+	}
+	d.s.Ended = nil
+}
+
+// expect is how long a drain begun now would take: the longest of the latest grace periods, and
+// of the one going on what it has lasted.
+func (d *disk) expect() time.Duration {
+	if d.s.InFlight == 0 {
+		return 0
+	}
+	longest := d.s.Going.Length
+	for _, p := range d.seen[:min(d.n, confirmed)] {
+		longest = max(longest, p.Length)
+	}
+	return longest
+}
+
+// most is the longest expected drain that the budget is believed to cover.
+func (d *disk) most() time.Duration { return d.budget * 9 / 10 }
+
+func (d *disk) ready() bool {
+	if d.s.InFlight == 0 {
+		return true
+	}
+	return d.n >= confirmed && d.s.InFlight <= d.window && (d.s.Long == 0 || d.flush <= d.most()) && d.expect() <= d.most()
+}
+
+func (d *disk) hung() bool {
+	return d.s.InFlight > 0 && d.s.Going.Length > max(hungAfter, 4*d.longest)
+}
+
+// A Shortfall says that a disk can't be drained within the budget.
+type Shortfall struct {
+	Disk   string
+	Hangs  time.Duration // no answer for so long; else 0
+	Needs  time.Duration // what a drain takes with the least in flight that makes sense
+	Window int           // that number of requests
+	Flush  bool          // it is a flush, discard or write-zeroes that takes so long
+	Budget time.Duration // what --stall must leave for the drain, at least
+}
+
+func (s *Shortfall) Error() string {
+	ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", (d + time.Millisecond - 1).Milliseconds()) }
+	switch {
+	case s.Hangs > 0:
+		return fmt.Sprintf("disk %s has not answered for %s", s.Disk, ms(s.Hangs))
+	case s.Flush:
+		return fmt.Sprintf("disk %s needs %s for a flush, and one is always in flight; a drain budget of %s or more required", s.Disk, ms(s.Needs), ms(s.Budget))
+	case s.Window == 1:
+		return fmt.Sprintf("disk %s needs %s for one request; a drain budget of %s or more required", s.Disk, ms(s.Needs), ms(s.Budget))
+	}
+	return fmt.Sprintf("disk %s needs %s, and with fewer than %d requests in flight it only gets slower; a drain budget of %s or more required",
+		s.Disk, ms(s.Needs), s.Window, ms(s.Budget))
+}
+
+// verdict is nil as long as it may still work out.
+func (d *disk) verdict() error {
+	s := Shortfall{Disk: d.name, Window: d.window}
+	switch {
+	case d.hung():
+		s.Hangs = d.s.Going.Length
+		return &s
+	case d.now-d.gap > noGap && d.flush > d.most():
+		s.Needs, s.Flush = d.flush, true
+	case d.law.Bottom() && d.n >= confirmed && d.expect() > d.most():
+		s.Needs = d.expect()
+	default:
+		return nil
+	}
+	s.Budget = (s.Needs*10/9/(10*time.Millisecond) + 1) * 10 * time.Millisecond
+	return &s
+}

@@ -1,0 +1,143 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/drain"
+)
+
+const ms = time.Millisecond
+
+// Shape is a VM: disks and guests that differ with the seed in phases and jitter only.
+type Shape struct {
+	Name  string
+	About string // one line
+	Can   bool   // a drain within 150 ms is possible
+	Costs bool   // not without losing throughput
+	disks func(rng *rand.Rand) []*disk
+}
+
+func one(d device, g guest) []*disk { return []*disk{{guest: g, device: d}} }
+
+func smooth(rng *rand.Rand, iops float64) device {
+	return newServers(1, near(rng, time.Duration(float64(time.Second)/iops), 0.05))
+}
+
+// sliced gives iops in slices of 100 ms.
+func sliced(rng *rand.Rand, iops int) device {
+	return &bucket{slice: 100 * ms, tokens: iops / 10, service: 300 * time.Microsecond, phase: time.Duration(rng.Int64N(int64(100 * ms)))}
+}
+
+// flushEvery makes every n-th request a flush.
+func flushEvery(n int) func(*rand.Rand, int) (int, bool) {
+	return func(_ *rand.Rand, i int) (int, bool) { return 4096, i%n == n-1 }
+}
+
+func smallAndLarge(rng *rand.Rand, _ int) (int, bool) {
+	if rng.IntN(2) == 0 {
+		return 1 << 20, false
+	}
+	return 4096, false
+}
+
+// Shapes are all there are, made for a budget of 150 ms.
+var Shapes = []Shape{
+	{"smooth 200, 1", "200 IOPS, one every 5 ms; 1 request outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 200), guest{depth: 1})
+	}},
+	{"smooth 200, 64", "the same with 64 outstanding: a drain takes 320 ms", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 200), guest{depth: 64})
+	}},
+	{"smooth 200, 120", "the same with 120 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 200), guest{depth: 120})
+	}},
+	{"smooth 20, 64", "20 IOPS: 3 s for what is outstanding, and 2 requests fit", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 20), guest{depth: 64})
+	}},
+	{"sliced 200, 1", "200 IOPS in slices of 100 ms: 20 requests at once, then none", true, false, func(rng *rand.Rand) []*disk {
+		return one(sliced(rng, 200), guest{depth: 1})
+	}},
+	{"sliced 200, 64", "the same with 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(sliced(rng, 200), guest{depth: 64})
+	}},
+	{"parallel 20 ms, 64", "20 ms each, any number at once", true, false, func(rng *rand.Rand) []*disk {
+		return one(endless(near(rng, 20*ms, 0.1)), guest{depth: 64})
+	}},
+	{"8 at once, 120", "8 at once, 20 ms each; 120 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(newServers(8, near(rng, 20*ms, 0.3)), guest{depth: 120})
+	}},
+	{"40 at once, 120", "40 at once, 90 ms each; 120 outstanding: 40 fit and are needed", true, false, func(rng *rand.Rand) []*disk {
+		return one(newServers(40, near(rng, 90*ms, 0.1)), guest{depth: 120})
+	}},
+	{"flushes, serial", "1 ms each, every 100th a flush of 50 to 300 ms, one at a time; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(newServers(1, flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 64, next: flushEvery(100)})
+	}},
+	{"flushes, parallel", "1 ms each, every 100th a flush of 50 to 300 ms, at once; 4 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 4, next: flushEvery(100)})
+	}},
+	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(newServers(1, bandwidth(50e6)), guest{depth: 64, next: smallAndLarge})
+	}},
+	{"4 on one backing", "4 disks share 800 IOPS; 32 outstanding each", true, false, func(rng *rand.Rand) []*disk {
+		shared := smooth(rng, 800)
+		var all []*disk
+		for range 4 {
+			all = append(all, &disk{device: shared, guest: guest{depth: 32}})
+		}
+		return all
+	}},
+	{"idle, then busy", "200 IOPS; the guest begins 0 to 3 s after EBB, with 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 200), guest{depth: 64, from: warm + time.Duration(rng.Int64N(int64(3*time.Second)))})
+	}},
+	{"bursts", "200 IOPS; the guest has 40 outstanding for 0.3 s, then pauses 0.4 s", true, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 200), guest{depth: 40, on: 300 * ms, off: 400 * ms, from: time.Duration(rng.Int64N(int64(700 * ms)))})
+	}},
+	{"16 mixed", "4 × smooth, 4 × sliced, 4 × parallel, 4 × idle", true, false, func(rng *rand.Rand) []*disk {
+		var all []*disk
+		for range 4 {
+			all = append(all,
+				&disk{device: smooth(rng, 200), guest: guest{depth: 64}},
+				&disk{device: sliced(rng, 200), guest: guest{depth: 64}},
+				&disk{device: endless(near(rng, 20*ms, 0.1)), guest: guest{depth: 32}},
+				&disk{device: smooth(rng, 200)})
+		}
+		return all
+	}},
+	{"hangs for 2 s", "two disks of 200 IOPS; one answers nothing from 1 to 3 s after EBB", true, false, func(rng *rand.Rand) []*disk {
+		return []*disk{
+			{device: hanging{smooth(rng, 200), warm + time.Second, warm + 3*time.Second}, guest: guest{depth: 64}},
+			{device: smooth(rng, 200), guest: guest{depth: 64}}}
+	}},
+	{"hangs for good", "two disks of 200 IOPS; one answers nothing from 1 s after EBB on", false, false, func(rng *rand.Rand) []*disk {
+		return []*disk{
+			{device: hanging{smooth(rng, 200), warm + time.Second, never}, guest: guest{depth: 64}},
+			{device: smooth(rng, 200), guest: guest{depth: 64}}}
+	}},
+	{"parallel 200 ms, 64", "200 ms each, any number at once: nothing helps", false, false, func(rng *rand.Rand) []*disk {
+		return one(endless(near(rng, 200*ms, 0.05)), guest{depth: 64})
+	}},
+	{"smooth 5, 64", "200 ms each, one at a time: nothing helps", false, false, func(rng *rand.Rand) []*disk {
+		return one(smooth(rng, 5), guest{depth: 64})
+	}},
+}
+
+// ByName finds a shape; nil: there is none.
+func ByName(name string) *Shape {
+	for i := range Shapes {
+		if Shapes[i].Name == name {
+			return &Shapes[i]
+		}
+	}
+	return nil
+}
+
+// vm makes the shape's VM for a seed.
+func (s *Shape) vm(seed uint64) *vm {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	v := &vm{disks: s.disks(rng)}
+	for i, d := range v.disks {
+		d.rng, d.window = rand.New(rand.NewPCG(seed, uint64(i+2))), drain.Unlimited
+	}
+	return v
+}
