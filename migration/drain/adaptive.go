@@ -11,7 +11,7 @@ const (
 	// aim is the part of the budget that a drain should take, high the part beyond which
 	// a window must shrink, low the part below which it may grow. What lies between high and the
 	// budget is for the drains that no sample foretold.
-	aim, high, low = 0.7, 0.9, 0.5
+	aim, high, low = 0.6, 0.9, 0.5
 
 	// firstWindow is for a disk of which nothing is known, because it was idle: few enough for a disk
 	// of 100 IOPS, and as it grows fourfold a tick, a fast disk isn't kept back for long.
@@ -34,13 +34,13 @@ const (
 // window shrank says the same again instead of shrinking it once more.
 //
 // A disk that does many at once takes as long for few requests as for many, and a smaller window only costs
-// throughput. That shows in a first step that did not help: the next one is not made before the rate has
-// been measured, and if that has fallen with the window, the window goes back to
+// throughput. So the next step is not made before the rate under the window has been measured, for as long as a
+// grace period, and if that has fallen with the window, the window goes back to
 //
 //	floor = W · rate before / rate
 //
-// It grows fourfold a grace period as long as it never had to shrink, and then by an eighth, when
-// `remembered` grace periods all were shorter than low·B, or when they fit and the rate has suffered.
+// It grows fourfold a grace period as long as it never had to shrink, and then by an eighth a second at most:
+// when all grace periods under it were shorter than low·B, or when they were shorter than high·B and the rate has suffered.
 type adaptive struct {
 	budget time.Duration
 	aim    float64
@@ -48,13 +48,14 @@ type adaptive struct {
 	ebbing bool
 	shrunk bool // in this EBB
 
-	seen    [remembered]aio.GracePeriod // the latest that counted, under this window in EBB
-	n       int                         // how many were seen
-	flushes int                         // grace periods with long operations since the last without
+	seen  [remembered]aio.GracePeriod // the latest that counted
+	n     int                         // how many were seen under this window
+	worst time.Duration               // of those
 
 	before meter // with the window open, over the last second or two
 	open   meter // the same, not yet a second
 	level  meter // under the present window, from when in flight fit it
+	lost   int   // times in a row that it was too low
 
 	floor      int // 0: none is known
 	floorUntil time.Duration
@@ -67,7 +68,7 @@ func newAdaptive(budget time.Duration) Law {
 
 func (a *adaptive) Bottom() bool { return a.window == 1 || a.floor > 0 && a.window <= a.floor }
 
-func (a *adaptive) Missed() { a.aim *= aim }
+func (a *adaptive) Missed() { a.aim *= 0.7 }
 
 func (a *adaptive) part(f float64) time.Duration { return time.Duration(f * float64(a.budget)) }
 
@@ -87,6 +88,7 @@ func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
 	if now > a.floorUntil {
 		a.floor = 0
 	}
+	a.guard(now)
 	for _, p := range s.Ended {
 		if !a.counts(p) {
 			continue
@@ -97,7 +99,7 @@ func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
 			a.grow(p)
 		}
 	}
-	if s.Going.InFlight > 0 && (!s.Going.Long || a.flushes > remembered/2) {
+	if s.Going.InFlight > 0 {
 		a.shrink(now, s.Going)
 	}
 	return a.window
@@ -116,21 +118,17 @@ func (a *adaptive) learn(now time.Duration, s Sample) {
 	}
 }
 
-// counts reports whether a grace period says how long a drain takes. Those with long operations don't, for
-// admission doesn't close while one is in flight, unless there are no others.
+// counts reports whether a grace period says how long a drain takes. Those with long operations do, although admission
+// doesn't close while one is in flight: with fewer requests in flight, it more often is none.
 func (a *adaptive) counts(p aio.GracePeriod) bool {
 	a.longest = max(p.Length, a.longest-a.longest/8)
-	if !p.Long {
-		a.flushes = 0
-	} else {
-		a.flushes++
-	}
-	return p.InFlight > 0 && (!p.Long || a.flushes > remembered/2)
+	return p.InFlight > 0
 }
 
 func (a *adaptive) note(p aio.GracePeriod) {
 	a.seen[a.n%remembered] = p
 	a.n++
+	a.worst = max(a.worst, p.Length)
 }
 
 // fit is the number of requests that would have taken aim·B.
@@ -158,35 +156,55 @@ func (a *adaptive) begin() {
 }
 
 func (a *adaptive) set(w int) {
-	a.window, a.level, a.n = w, meter{}, 0
+	a.window, a.level, a.lost, a.n, a.worst = w, meter{}, 0, 0, 0
 }
 
 // shrink follows a grace period, over or not, that is too long.
 func (a *adaptive) shrink(now time.Duration, p aio.GracePeriod) {
-	w := max(a.fit(p), a.floor)
-	if p.Length <= a.part(high) || w >= a.window {
+	if p.Length <= a.part(high) {
 		return
 	}
-	if a.shrunk && a.before.ticks > 0 {
-		// Half of what a disk would lose that does all at once.
-		loss := (1 + min(1, float64(a.window)/a.before.depth())) / 2
-		switch {
-		case p.InFlight > a.window || a.level.span() < max(200*time.Millisecond, a.longest*3/2):
-			return // too soon to tell
-		case a.level.bound() && a.level.rate() < loss*a.before.rate():
-			a.floor = a.window
-			if r := a.level.rate(); r > 0 {
-				a.floor = int(math.Ceil(float64(a.window) * a.before.rate() / r))
-			}
-			a.floor = min(a.floor, int(math.Ceil(a.before.depth())))
-			a.floorUntil = now + beliefs
-			a.set(a.floor)
-			return
-		}
+	if a.shrunk && a.before.ticks > 0 && (p.InFlight > a.window || !a.measured()) {
+		return // it is not of this window, or too soon to tell what that costs
 	}
-	a.shrunk = true
-	a.set(w)
+	if w := max(a.fit(p), a.floor); w < a.window {
+		a.shrunk = true
+		a.set(w)
+	}
 }
+
+// measured reports whether the rate under this window is known.
+func (a *adaptive) measured() bool { return a.level.span() >= max(200*time.Millisecond, a.longest) }
+
+// guard takes a window back that costs throughput. Where grace periods have become short enough, that must show
+// twice in a row: on a backing that several disks share, those whose windows shrink first lose for a moment.
+func (a *adaptive) guard(now time.Duration) {
+	if !a.shrunk || a.before.ticks == 0 || !a.measured() {
+		return
+	}
+	if !a.level.bound() || a.level.rate() >= a.loss()*a.before.rate() {
+		a.lost = 0
+		return
+	}
+	a.lost++
+	if a.lost < 2 && a.worst <= a.part(high) {
+		a.level = meter{}
+		return
+	}
+	w := int(math.Ceil(a.before.depth()))
+	if r := a.level.rate(); r > 0 {
+		w = min(w, int(math.Ceil(float64(a.window)*a.before.rate()/r)))
+	}
+	if w > a.window {
+		a.floor, a.floorUntil = w, now+beliefs
+		a.set(w)
+	}
+}
+
+// loss is the part of the rate that is taken for a loss, for it is more than half of what a disk loses that does all at once:
+//
+//	(1 + W / in flight before) / 2
+func (a *adaptive) loss() float64 { return (1 + min(1, float64(a.window)/a.before.depth())) / 2 }
 
 // grow follows a grace period under this window.
 func (a *adaptive) grow(p aio.GracePeriod) {
@@ -199,15 +217,11 @@ func (a *adaptive) grow(p aio.GracePeriod) {
 		}
 		return
 	}
-	if a.n < remembered {
+	if a.n < remembered || a.level.span() < time.Second {
 		return
 	}
-	var worst time.Duration
-	for _, p := range a.seen {
-		worst = max(worst, p.Length)
-	}
-	suffers := a.level.span() > time.Second && a.level.rate() < 0.95*a.before.rate()
-	if worst < a.part(low) || suffers && worst < a.part(high) {
+	suffers := a.level.rate() < 0.95*a.before.rate()
+	if a.worst < a.part(low) || suffers && a.worst < a.part(high) {
 		a.set(a.window + max(1, a.window/8))
 	}
 }

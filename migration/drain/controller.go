@@ -40,6 +40,9 @@ type Controller struct {
 	now     time.Duration
 	disks   []disk
 	windows []int
+	ebbing  bool          // the disks' own windows hold
+	closing bool          // in Holding: a disk has closed
+	began   time.Duration // when the first one did; before that, when Holding began
 	missed  int           // drains that took too long
 	retry   time.Duration // when BackingOff ends
 }
@@ -68,68 +71,71 @@ func (c *Controller) Step(now time.Duration, samples []Sample) []int {
 	if c.state == BackingOff && now >= c.retry {
 		c.state = Ebbing
 	}
-	ebbing := c.policy != Off && (c.state == Ebbing && !c.hung(samples) || c.state == Holding || c.state == Drained)
+	hung := false
 	for i := range c.disks {
-		c.disks[i].step(now, samples[i], ebbing)
+		c.disks[i].observe(now, samples[i])
+		hung = hung || c.disks[i].hung()
+	}
+	c.ebbing = c.policy != Off && (c.state == Ebbing && !hung || c.state == Holding || c.state == Drained)
+	for i := range c.disks {
+		c.disks[i].step(c.ebbing)
 	}
 	if c.state == Holding {
 		c.hold()
 	}
+	return c.bounds()
+}
+
+// bounds are the windows as they follow from the states.
+func (c *Controller) bounds() []int {
 	for i := range c.disks {
-		d := &c.disks[i]
-		switch {
-		case !ebbing || c.state == BackingOff:
-			c.windows[i] = Unlimited
+		switch d := &c.disks[i]; {
 		case d.closed:
 			c.windows[i] = 0
-		default:
+		case c.ebbing && c.state != BackingOff:
 			c.windows[i] = d.window
+		default:
+			c.windows[i] = Unlimited
 		}
 	}
 	return c.windows
 }
 
-func (c *Controller) hung(samples []Sample) bool {
-	for i := range c.disks {
-		c.disks[i].s.Going, c.disks[i].s.InFlight = samples[i].Going, samples[i].InFlight
-		if c.disks[i].hung() {
-			return true
-		}
-	}
-	return false
-}
-
 // hold closes the disks whose time has come and looks whether all have finished.
 func (c *Controller) hold() {
+	last := c.began + c.budget // when all must have finished
 	drained := true
 	for i := range c.disks {
 		d := &c.disks[i]
-		if c.policy == Off {
+		switch {
+		case c.policy == Off:
 			drained = drained && d.s.InFlight == 0
 			continue
-		}
-		if !d.closed && c.now >= d.closes {
-			d.closed, d.closedAt = true, c.now
-		}
-		if d.closed && d.s.Window == 0 && d.s.InFlight == 0 {
-			continue
-		}
-		drained = false
-		if d.closed && c.now-d.closedAt > c.budget && d.s.InFlight > 0 {
-			c.miss()
+		case d.closed || c.now < d.closes:
+		case !d.flushes():
+			d.closed = true
+			if !c.closing {
+				c.closing, c.began = true, c.now
+			}
+		case c.now+d.expect() > last: // it began to flush meanwhile
+			c.open()
+			c.state = Ebbing
 			return
 		}
+		drained = drained && d.closed && d.s.Window == 0 && d.s.InFlight == 0
 	}
-	if drained {
+	switch {
+	case drained:
 		c.state = Drained
+	case c.closing && c.now > last:
+		c.miss()
 	}
 }
 
 // miss gives a drain up that takes too long.
 func (c *Controller) miss() {
 	for i := range c.disks {
-		d := &c.disks[i]
-		if d.closed && d.s.InFlight > 0 && c.now-d.closedAt > c.budget {
+		if d := &c.disks[i]; d.s.InFlight > 0 {
 			d.law.Missed()
 		}
 	}
@@ -167,33 +173,36 @@ func (c *Controller) Expect() time.Duration {
 	return longest
 }
 
-// Hold closes admission, from the next Step on, so that all disks have finished at about the same time T: a
-// disk that is expected to take D closes at T − D, and so stalls only for its own drain. One with nothing
-// in flight closes at once. It is for the state Ebbing, when Ready.
+// Hold closes admission so that all disks have finished at about the same time T: a disk that is expected to take D
+// closes at T − D, and so stalls only for its own drain. One with nothing in flight closes at once. It returns
+// the windows from now on. It is for the state Ebbing, when Ready, and before anything else has happened since Step:
+// a request more may be a flush.
+//
+// It goes back to Ebbing where a disk begins to flush before its time has come, and none after it would be soon enough.
 //
 // With Off nothing closes: the caller stops the vCPUs and waits, however long it takes.
-func (c *Controller) Hold() {
-	c.state = Holding
-	if c.policy == Off {
-		return
-	}
+func (c *Controller) Hold() []int {
+	c.state, c.began, c.closing = Holding, c.now, false
 	t := c.now + c.Expect()
 	for i := range c.disks {
 		d := &c.disks[i]
-		d.closed, d.closes = false, t-d.expect()
-		if d.expect() == 0 {
+		if d.closes = t - d.expect(); d.expect() == 0 {
 			d.closes = c.now
 		}
 	}
+	c.hold()
+	return c.bounds()
 }
 
-// Open gives up, or takes the drained disks back: windows are open from the next Step on.
-func (c *Controller) Open() {
+// Open gives up, or takes the drained disks back: it returns open windows.
+func (c *Controller) Open() []int {
 	c.open()
 	c.state = Open
+	return c.bounds()
 }
 
 func (c *Controller) open() {
+	c.ebbing = false
 	for i := range c.disks {
 		c.disks[i].closed = false
 	}

@@ -11,8 +11,9 @@ const (
 	// confirmed is how many grace periods in a row must have fit before a disk is ready.
 	confirmed = 5
 
-	// hungAfter is the least age of a grace period at which the disk is taken to hang; with it goes
-	// four times the longest of late.
+	// hungAfter is the least time without a completion after which a disk is taken to hang; with it goes
+	// four times the longest of late. The same holds for a grace period, if meanwhile four times as many
+	// requests have completed as it waits for: one was lost, or is overtaken by all others.
 	hungAfter = time.Second
 
 	// noGap is how long a disk may always have had a long operation in flight before that is said.
@@ -30,18 +31,21 @@ type disk struct {
 	seen    [confirmed]aio.GracePeriod // the latest without long operations that fit the window
 	n       int                        // how many were seen in this EBB
 	longest time.Duration              // grace period of late: decays by an eighth with each
-	flush   time.Duration              // the same, of those with long operations
+	flush   time.Duration              // the same, of those with long operations: by a 64th, for there are few
 	gap     time.Duration              // when no long operation was in flight, the last time
 	now     time.Duration
 
-	closes   time.Duration // when admission closes in HOLD
-	closed   bool
-	closedAt time.Duration
+	progress  time.Duration // when a request completed, the last time, or nothing was in flight
+	pause     time.Duration // longest of late between two completions
+	goingFrom uint64        // requests completed when the grace period that goes on was first seen
+
+	closes time.Duration // in HOLD: when admission closes
+	closed bool
 }
 
-// step takes a sample. Whether the disk ebbs or is open is the controller's.
-func (d *disk) step(now time.Duration, s Sample, ebbing bool) {
-	d.now, d.s = now, s
+// step decides on the window after observe. Whether the disk ebbs or is open is the controller's.
+func (d *disk) step(ebbing bool) {
+	now, s := d.now, d.s
 	if !ebbing {
 		d.n, d.gap = 0, now
 	}
@@ -52,13 +56,28 @@ func (d *disk) step(now time.Duration, s Sample, ebbing bool) {
 	for _, p := range s.Ended {
 		d.longest = max(p.Length, d.longest-d.longest/8)
 		if p.Long {
-			d.flush = max(p.Length, d.flush-d.flush/8)
+			d.flush = max(p.Length, d.flush-d.flush/64)
 		} else if p.InFlight <= d.window {
 			d.seen[d.n%confirmed] = p
 			d.n++
 		}
 	}
 	d.s.Ended = nil
+}
+
+// observe keeps the sample, and what tells whether the disk hangs.
+func (d *disk) observe(now time.Duration, s Sample) {
+	if s.Going.Length < d.s.Going.Length || d.s.Going.InFlight == 0 {
+		d.goingFrom = s.Completed
+	}
+	if s.Completed > d.s.Completed {
+		d.pause = max(now-d.progress, d.pause-d.pause/8)
+		d.progress = now
+	}
+	if s.InFlight == 0 {
+		d.progress = now
+	}
+	d.now, d.s = now, s
 }
 
 // expect is how long a drain begun now would take: the longest of the latest grace periods, and
@@ -78,20 +97,32 @@ func (d *disk) expect() time.Duration {
 func (d *disk) most() time.Duration { return d.budget * 9 / 10 }
 
 func (d *disk) ready() bool {
-	if d.s.InFlight == 0 {
-		return true
-	}
-	return d.n >= confirmed && d.s.InFlight <= d.window && (d.s.Long == 0 || d.flush <= d.most()) && d.expect() <= d.most()
+	return d.s.InFlight == 0 || d.n >= confirmed && d.s.InFlight <= d.window && d.expect() <= d.most() && !d.flushes()
 }
 
-func (d *disk) hung() bool {
-	return d.s.InFlight > 0 && d.s.Going.Length > max(hungAfter, 4*d.longest)
+// flushes reports that a long operation is in flight that may take too long. How much longer, nobody knows.
+func (d *disk) flushes() bool { return d.s.Long > 0 && d.flush > d.most() }
+
+func (d *disk) hung() bool { return d.silence() > 0 }
+
+// silence is how long the disk has hung; 0: it doesn't.
+func (d *disk) silence() time.Duration {
+	g := d.s.Going
+	switch quiet := d.now - d.progress; {
+	case d.s.InFlight == 0:
+		return 0
+	case quiet > max(hungAfter, 4*d.pause):
+		return quiet
+	case g.Length > max(hungAfter, 4*d.longest) && d.s.Completed-d.goingFrom > 4*uint64(g.InFlight):
+		return g.Length
+	}
+	return 0
 }
 
 // A Shortfall says that a disk can't be drained within the budget.
 type Shortfall struct {
 	Disk   string
-	Hangs  time.Duration // no answer for so long; else 0
+	Hangs  time.Duration // it, or one of its requests, has not answered for so long; else 0
 	Needs  time.Duration // what a drain takes with the least in flight that makes sense
 	Window int           // that number of requests
 	Flush  bool          // it is a flush, discard or write-zeroes that takes so long
@@ -117,7 +148,7 @@ func (d *disk) verdict() error {
 	s := Shortfall{Disk: d.name, Window: d.window}
 	switch {
 	case d.hung():
-		s.Hangs = d.s.Going.Length
+		s.Hangs = d.silence()
 		return &s
 	case d.now-d.gap > noGap && d.flush > d.most():
 		s.Needs, s.Flush = d.flush, true

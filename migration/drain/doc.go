@@ -2,17 +2,17 @@
 // the guest runs. It decides; a driver, which has the clock and the ports, calls it every 5 to 10 ms:
 //
 //	windows := c.Step(now, samples)    every tick: hand them to aio.Port.SetWindow(aio.CauseDrain, n)
-//	c.Ebb()                            RAM will soon be there: the windows shrink
+//	c.Ebb()                            RAM will soon be there: the windows shrink, from the next Step on
 //	c.Ready()                          a drain begun now would fit the budget on every disk
-//	c.Hold()                           admission closes, disk by disk
-//	c.Open()                           the migration is off: windows open
+//	windows := c.Hold()                admission closes, disk by disk
+//	windows := c.Open()                the migration is off: windows open
 //
 //	        Ebb             Hold              in flight 0 everywhere
 //	 Open ───────▶ Ebbing ───────▶ Holding ───────────────────────────▶ Drained
 //	  ▲             ▲    ▲            │
-//	  │ Open        │    └─ time ─ BackingOff      a disk took longer than the budget, or hangs:
-//	  any state     │                 ▲            windows are open, next try after 1 s, 2 s, ... 30 s
-//	                └─ hangs no more ─┴── Holding
+//	  │ Open        │    └─ time ─ BackingOff      it took longer than the budget: windows
+//	  any state     │                              are open, next try after 1 s, 2 s, ... 30 s
+//	                └─ a disk began to flush ─ Holding
 //
 // While a disk hangs in Ebbing all windows are open, too: the guest must not pay for a migration that can't be.
 //

@@ -57,8 +57,6 @@ func Run(shape *Shape, policy drain.Policy, law func(time.Duration) drain.Law, s
 	rng := rand.New(rand.NewPCG(seed, 0))
 	ram := warm + 2*time.Second + time.Duration(rng.Int64N(int64(2*time.Second)))
 	samples := make([]drain.Sample, len(v.disks))
-	closedAt := make([]time.Duration, len(v.disks))
-	emptyAt := make([]time.Duration, len(v.disks))
 	before := make([]uint64, len(v.disks))
 	end, reopened := warm+giveUp, false
 	for now := tick; now <= end; now += tick {
@@ -70,13 +68,7 @@ func Run(shape *Shape, policy drain.Policy, law func(time.Duration) drain.Law, s
 		windows := c.Step(now, samples)
 		for i, d := range v.disks {
 			d.grace.ended = d.grace.ended[:0]
-			if windows[i] == 0 && d.window != 0 {
-				closedAt[i], d.slowest = now, 0
-			}
-			d.window = windows[i]
-			if was == drain.Holding && d.inFlight == 0 && emptyAt[i] == 0 {
-				emptyAt[i] = now
-			}
+			d.set(now, windows[i])
 			if trace != nil {
 				trace(i, Point{now - warm, c.State(), d.window, d.inFlight, d.completed, d.grace.last})
 			}
@@ -107,31 +99,35 @@ func Run(shape *Shape, policy drain.Policy, law func(time.Duration) drain.Law, s
 				if r.EBB == 0 {
 					r.EBB = shape.relative(seed, v, before, now)
 				}
-				clear(closedAt)
-				clear(emptyAt)
-				c.Hold()
+				windows := c.Hold()
+				for i, d := range v.disks {
+					d.closedAt, d.emptyAt = 0, 0
+					d.set(now, windows[i])
+				}
 				if policy == drain.Off {
 					v.stopped = true
-					for i := range v.disks {
-						closedAt[i] = now
+					for _, d := range v.disks {
+						d.closedAt, d.slowest = now, 0
 					}
 				}
 			}
 		case was == drain.Holding && c.State() == drain.BackingOff:
 			r.Missed++
-			r.add(closedAt, emptyAt, now)
+			r.add(v.disks, now)
 			v.latency(&r)
 		case was == drain.Holding && c.State() == drain.Drained:
 			r.Drained = true
-			r.add(closedAt, emptyAt, now)
-			for i, d := range v.disks {
+			r.add(v.disks, now)
+			for _, d := range v.disks {
 				r.InFlight += d.inFlight
-				r.MaxStall = max(r.MaxStall, now+handOver-closedAt[i])
+				r.MaxStall = max(r.MaxStall, now+handOver-d.closedAt)
 			}
 			v.run(now + handOver)
 			v.stopped, reopened = false, true
 			now += handOver / tick * tick
-			c.Open()
+			for i, w := range c.Open() {
+				v.disks[i].set(now, w)
+			}
 			end = now + time.Second
 		}
 	}
@@ -142,17 +138,28 @@ func Run(shape *Shape, policy drain.Policy, law func(time.Duration) drain.Law, s
 	return r
 }
 
-func (r *Result) add(closed, empty []time.Duration, now time.Duration) {
+// set sets a window and notes when admission closed.
+func (d *disk) set(now time.Duration, window int) {
+	if window == 0 && d.window != 0 {
+		d.closedAt, d.emptyAt, d.slowest = now, 0, 0
+		if d.inFlight == 0 {
+			d.emptyAt = now
+		}
+	}
+	d.window = window
+}
+
+// add notes how long the slowest disk took from its closing to its last completion, or until now.
+func (r *Result) add(disks []*disk, now time.Duration) {
 	var longest time.Duration
-	for i := range closed {
-		if closed[i] == 0 {
-			continue
+	for _, d := range disks {
+		switch {
+		case d.closedAt == 0:
+		case d.emptyAt < d.closedAt:
+			longest = max(longest, now-d.closedAt)
+		default:
+			longest = max(longest, d.emptyAt-d.closedAt)
 		}
-		e := empty[i]
-		if e == 0 {
-			e = now
-		}
-		longest = max(longest, e-closed[i])
 	}
 	r.Drains = append(r.Drains, longest)
 }

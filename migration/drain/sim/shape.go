@@ -76,6 +76,9 @@ var Shapes = []Shape{
 	{"flushes, parallel", "1 ms each, every 100th a flush of 50 to 300 ms, at once; 4 outstanding", true, false, func(rng *rand.Rand) []*disk {
 		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 4, next: flushEvery(100)})
 	}},
+	{"flushes, deep", "5 ms each, every 2000th a flush of 50 to 300 ms, at once; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, 5*ms, 0.3))), guest{depth: 64, next: flushEvery(2000)})
+	}},
 	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, bandwidth(50e6)), guest{depth: 64, next: smallAndLarge})
 	}},

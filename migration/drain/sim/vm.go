@@ -45,6 +45,9 @@ type disk struct {
 	completed   uint64
 	slowest     time.Duration // request that completed since it was last reset
 
+	closedAt time.Duration // when the window became 0
+	emptyAt  time.Duration // when nothing was in flight, after that
+
 	grace graceClock
 }
 
@@ -154,6 +157,9 @@ func (v *vm) run(end time.Duration) {
 			d.long--
 		}
 		v.issue(d)
+		if d.inFlight == 0 && d.emptyAt < d.closedAt {
+			d.emptyAt = v.now
+		}
 	}
 	v.now = end
 }
