@@ -83,6 +83,20 @@ func (d hanging) submit(now time.Duration, r *request) time.Duration {
 	return max(done, d.until)
 }
 
+// freezing is one server that does nothing for a while in every period.
+type freezing struct {
+	servers
+	period, frozen, phase time.Duration
+}
+
+func (d *freezing) submit(now time.Duration, r *request) time.Duration {
+	start := max(d.free[0], now)
+	if in := (start + d.phase) % d.period; in < d.frozen {
+		d.free[0] = start + d.frozen - in
+	}
+	return d.servers.submit(now, r)
+}
+
 // near returns times within ±part of the mean.
 func near(rng *rand.Rand, mean time.Duration, part float64) func(*request) time.Duration {
 	return func(*request) time.Duration {

@@ -13,14 +13,13 @@ const ms = time.Millisecond
 type Shape struct {
 	Name  string
 	About string // one line
-	Can   bool   // a drain within 150 ms is possible
-	Costs bool   // not without losing throughput
+	Can   bool   // it can always be drained within 150 ms
 	disks func(rng *rand.Rand) []*disk
 }
 
 func one(d device, g guest) []*disk { return []*disk{{guest: g, device: d}} }
 
-func smooth(rng *rand.Rand, iops float64) device {
+func smooth(rng *rand.Rand, iops float64) *servers {
 	return newServers(1, near(rng, time.Duration(float64(time.Second)/iops), 0.05))
 }
 
@@ -43,46 +42,46 @@ func smallAndLarge(rng *rand.Rand, _ int) (int, bool) {
 
 // Shapes are all there are, made for a budget of 150 ms.
 var Shapes = []Shape{
-	{"smooth 200, 1", "200 IOPS, one every 5 ms; 1 request outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"smooth 200, 1", "200 IOPS, one every 5 ms; 1 request outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 200), guest{depth: 1})
 	}},
-	{"smooth 200, 64", "the same with 64 outstanding: a drain takes 320 ms", true, false, func(rng *rand.Rand) []*disk {
+	{"smooth 200, 64", "the same with 64 outstanding: a drain takes 320 ms", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 200), guest{depth: 64})
 	}},
-	{"smooth 200, 120", "the same with 120 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"smooth 200, 120", "the same with 120 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 200), guest{depth: 120})
 	}},
-	{"smooth 20, 64", "20 IOPS: 3 s for what is outstanding, and 2 requests fit", true, false, func(rng *rand.Rand) []*disk {
+	{"smooth 20, 64", "20 IOPS: 3 s for what is outstanding, and 2 requests fit", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 20), guest{depth: 64})
 	}},
-	{"sliced 200, 1", "200 IOPS in slices of 100 ms: 20 requests at once, then none", true, false, func(rng *rand.Rand) []*disk {
+	{"sliced 200, 1", "200 IOPS in slices of 100 ms: 20 requests at once, then none", true, func(rng *rand.Rand) []*disk {
 		return one(sliced(rng, 200), guest{depth: 1})
 	}},
-	{"sliced 200, 64", "the same with 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"sliced 200, 64", "the same with 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(sliced(rng, 200), guest{depth: 64})
 	}},
-	{"parallel 20 ms, 64", "20 ms each, any number at once", true, false, func(rng *rand.Rand) []*disk {
+	{"parallel 20 ms, 64", "20 ms each, any number at once", true, func(rng *rand.Rand) []*disk {
 		return one(endless(near(rng, 20*ms, 0.1)), guest{depth: 64})
 	}},
-	{"8 at once, 120", "8 at once, 20 ms each; 120 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"8 at once, 120", "8 at once, 20 ms each; 120 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(8, near(rng, 20*ms, 0.3)), guest{depth: 120})
 	}},
-	{"40 at once, 120", "40 at once, 90 ms each; 120 outstanding: 40 fit and are needed", true, false, func(rng *rand.Rand) []*disk {
+	{"40 at once, 120", "40 at once, 90 ms each; 120 outstanding: 40 fit and are needed", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(40, near(rng, 90*ms, 0.1)), guest{depth: 120})
 	}},
-	{"flushes, serial", "1 ms each, every 100th a flush of 50 to 300 ms, one at a time; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"flushes, serial", "1 ms each, every 100th a flush of 50 to 300 ms, one at a time; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 64, next: flushEvery(100)})
 	}},
-	{"flushes, parallel", "1 ms each, every 100th a flush of 50 to 300 ms, at once; 4 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"flushes, parallel", "1 ms each, every 100th a flush of 50 to 300 ms, at once; 4 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 4, next: flushEvery(100)})
 	}},
-	{"flushes, deep", "5 ms each, every 2000th a flush of 50 to 300 ms, at once; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"flushes, deep", "5 ms each, every 2000th a flush of 50 to 300 ms, at once; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, 5*ms, 0.3))), guest{depth: 64, next: flushEvery(2000)})
 	}},
-	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, bandwidth(50e6)), guest{depth: 64, next: smallAndLarge})
 	}},
-	{"4 on one backing", "4 disks share 800 IOPS; 32 outstanding each", true, false, func(rng *rand.Rand) []*disk {
+	{"4 on one backing", "4 disks share 800 IOPS; 32 outstanding each", true, func(rng *rand.Rand) []*disk {
 		shared := smooth(rng, 800)
 		var all []*disk
 		for range 4 {
@@ -90,13 +89,13 @@ var Shapes = []Shape{
 		}
 		return all
 	}},
-	{"idle, then busy", "200 IOPS; the guest begins 0 to 3 s after EBB, with 64 outstanding", true, false, func(rng *rand.Rand) []*disk {
+	{"idle, then busy", "200 IOPS; the guest begins 0 to 3 s after EBB, with 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 200), guest{depth: 64, from: warm + time.Duration(rng.Int64N(int64(3*time.Second)))})
 	}},
-	{"bursts", "200 IOPS; the guest has 40 outstanding for 0.3 s, then pauses 0.4 s", true, false, func(rng *rand.Rand) []*disk {
+	{"bursts", "200 IOPS; the guest has 40 outstanding for 0.3 s, then pauses 0.4 s", true, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 200), guest{depth: 40, on: 300 * ms, off: 400 * ms, from: time.Duration(rng.Int64N(int64(700 * ms)))})
 	}},
-	{"16 mixed", "4 × smooth, 4 × sliced, 4 × parallel, 4 × idle", true, false, func(rng *rand.Rand) []*disk {
+	{"16 mixed", "4 × smooth, 4 × sliced, 4 × parallel, 4 × idle", true, func(rng *rand.Rand) []*disk {
 		var all []*disk
 		for range 4 {
 			all = append(all,
@@ -107,20 +106,23 @@ var Shapes = []Shape{
 		}
 		return all
 	}},
-	{"hangs for 2 s", "two disks of 200 IOPS; one answers nothing from 1 to 3 s after EBB", true, false, func(rng *rand.Rand) []*disk {
+	{"freezes", "200 IOPS, but for 0.4 s in every 2 s nothing completes; 64 outstanding", false, func(rng *rand.Rand) []*disk {
+		return one(&freezing{*smooth(rng, 200), 2 * time.Second, 400 * ms, time.Duration(rng.Int64N(int64(2 * time.Second)))}, guest{depth: 64})
+	}},
+	{"hangs for 2 s", "two disks of 200 IOPS; one answers nothing from 1 to 3 s after EBB", true, func(rng *rand.Rand) []*disk {
 		return []*disk{
 			{device: hanging{smooth(rng, 200), warm + time.Second, warm + 3*time.Second}, guest: guest{depth: 64}},
 			{device: smooth(rng, 200), guest: guest{depth: 64}}}
 	}},
-	{"hangs for good", "two disks of 200 IOPS; one answers nothing from 1 s after EBB on", false, false, func(rng *rand.Rand) []*disk {
+	{"hangs for good", "two disks of 200 IOPS; one answers nothing from 1 s after EBB on", false, func(rng *rand.Rand) []*disk {
 		return []*disk{
 			{device: hanging{smooth(rng, 200), warm + time.Second, never}, guest: guest{depth: 64}},
 			{device: smooth(rng, 200), guest: guest{depth: 64}}}
 	}},
-	{"parallel 200 ms, 64", "200 ms each, any number at once: nothing helps", false, false, func(rng *rand.Rand) []*disk {
+	{"parallel 200 ms, 64", "200 ms each, any number at once: nothing helps", false, func(rng *rand.Rand) []*disk {
 		return one(endless(near(rng, 200*ms, 0.05)), guest{depth: 64})
 	}},
-	{"smooth 5, 64", "200 ms each, one at a time: nothing helps", false, false, func(rng *rand.Rand) []*disk {
+	{"smooth 5, 64", "200 ms each, one at a time: nothing helps", false, func(rng *rand.Rand) []*disk {
 		return one(smooth(rng, 5), guest{depth: 64})
 	}},
 }
