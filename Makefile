@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 dmsetup gcc
 
-.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags clean deps images
+.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags bench-drain clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -90,6 +90,10 @@ bench-congestion: build images
 bench-sharedtags: KERNELS = 6.1
 bench-sharedtags: build images
 	$(GO) run ./tests/bench/sharedtags
+
+# Every law of the drain on simulated disks. Ten minutes, the same on every machine.
+bench-drain:
+	$(GO) run ./tests/bench/drain
 
 clean:
 	rm -rf build

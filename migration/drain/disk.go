@@ -38,6 +38,7 @@ type disk struct {
 	progress  time.Duration // when a request completed, the last time, or nothing was in flight
 	pause     time.Duration // longest of late between two completions
 	goingFrom uint64        // requests completed when the grace period that goes on was first seen
+	tainted   bool          // that one saw the disk hang: its length says nothing about drains
 
 	closes time.Duration // in HOLD: when admission closes
 	closed bool
@@ -45,7 +46,11 @@ type disk struct {
 
 // step decides on the window after observe. Whether the disk ebbs or is open is the controller's.
 func (d *disk) step(ebbing bool) {
+	d.taint()
 	now, s := d.now, d.s
+	if d.tainted {
+		s.Going = aio.GracePeriod{}
+	}
 	if !ebbing {
 		d.n, d.gap = 0, now
 	}
@@ -61,6 +66,19 @@ func (d *disk) step(ebbing bool) {
 			d.seen[d.n%confirmed] = p
 			d.n++
 		}
+	}
+	d.s.Ended = nil
+}
+
+// taint drops the grace period that saw the disk hang, for the window of a healthy disk must not follow from it.
+func (d *disk) taint() {
+	switch {
+	case d.hung():
+		d.tainted = true
+	case d.tainted && len(d.s.Ended) > 0:
+		d.tainted = false
+	default:
+		return
 	}
 	d.s.Ended = nil
 }
