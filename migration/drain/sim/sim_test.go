@@ -64,6 +64,19 @@ func TestHungDisk(t *testing.T) {
 	}
 }
 
+// What a hang looked like has no part in the window afterwards.
+func TestAfterHang(t *testing.T) {
+	least := drain.Unlimited
+	r := Run(ByName("hangs for 2 s"), drain.Adaptive, nil, 1, func(_ int, p Point) {
+		if p.State == drain.Ebbing && p.At > 3100*ms {
+			least = min(least, p.Window)
+		}
+	})
+	if least < 10 || !r.Drained {
+		t.Errorf("windows down to %d, %+v", least, r)
+	}
+}
+
 // hangSeen is the longest until a disk is found to hang.
 const hangSeen = 1200 * ms
 
