@@ -49,10 +49,11 @@ type adaptive struct {
 	shrunk bool // in this EBB
 
 	seen  [remembered]aio.GracePeriod // the latest that counted
-	n     int                         // how many were seen under this window
+	kept  int                         // how many were seen ever
+	n     int                         // of those, under this window
 	worst time.Duration               // of those
 
-	before meter // with the window open, over the last second or two
+	before meter // with the window open, over the last second in which requests completed
 	open   meter // the same, not yet a second
 	level  meter // under the present window, from when in flight fit it
 	lost   int   // times in a row that it was too low
@@ -114,7 +115,10 @@ func (a *adaptive) learn(now time.Duration, s Sample) {
 	}
 	a.open.tick(now, s, Unlimited)
 	if a.open.span() > time.Second {
-		a.before, a.open = a.open, meter{}
+		if a.open.rate() > 0 {
+			a.before = a.open
+		}
+		a.open = meter{}
 	}
 }
 
@@ -126,7 +130,8 @@ func (a *adaptive) counts(p aio.GracePeriod) bool {
 }
 
 func (a *adaptive) note(p aio.GracePeriod) {
-	a.seen[a.n%remembered] = p
+	a.seen[a.kept%remembered] = p
+	a.kept++
 	a.n++
 	a.worst = max(a.worst, p.Length)
 }
@@ -144,9 +149,9 @@ func (a *adaptive) begin() {
 	}
 	a.open, a.shrunk = meter{}, false
 	w, slow := firstWindow, false
-	if a.n > 0 {
+	if a.kept > 0 {
 		w = Unlimited
-		for _, p := range a.seen[:min(a.n, remembered)] {
+		for _, p := range a.seen[:min(a.kept, remembered)] {
 			w = min(w, a.fit(p))
 			slow = slow || p.Length > a.part(high)
 		}
