@@ -119,7 +119,7 @@ func (c *Controller) hold() {
 			}
 		case c.now+d.expect() > last: // it began to flush meanwhile
 			c.open()
-			c.state = Ebbing
+			c.state, c.ebbing = Ebbing, true
 			return
 		}
 		drained = drained && d.closed && d.s.Window == 0 && d.s.InFlight == 0

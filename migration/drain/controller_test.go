@@ -159,8 +159,8 @@ func TestFlush(t *testing.T) {
 	s.pass(130*ms, 100*ms, 20*ms) // it may still be over in time
 	s.expect(Holding, 0, 1)
 	s.pass(10*ms, 100*ms, 20*ms)
-	if s.State() != Ebbing || s.Missed() != 0 {
-		t.Errorf("%v, missed %d", s.State(), s.Missed())
+	if s.expect(Ebbing, 1, 1); s.Missed() != 0 {
+		t.Errorf("missed %d", s.Missed())
 	}
 }
 
