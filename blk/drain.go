@@ -36,3 +36,6 @@ func (d *Device) Tokens() (t aio.Tokens, ok bool) {
 	}
 	return t, false
 }
+
+// Port returns the disk's port on the engine, nil while no driver uses it. Any goroutine.
+func (d *Device) Port() *aio.Port { return d.port.Load() }

@@ -22,6 +22,7 @@ const (
 	exitUsage      = 2
 	exitReset      = 3 // with --no-reboot
 	exitPanicked   = 4
+	exitMigrated   = 5
 )
 
 // usageError is a mistake on the command line.
@@ -87,7 +88,7 @@ func Main(args []string) int {
 func commands() []*cli.Command {
 	return []*cli.Command{
 		runCommand(), listCommand(), statsCommand(), topCommand(), pauseCommand(), resumeCommand(),
-		stopCommand(), killCommand(), diskCommand(), checkCommand(),
+		stopCommand(), killCommand(), receiveCommand(), migrateCommand(), diskCommand(), checkCommand(),
 	}
 }
 

@@ -18,8 +18,13 @@ func pauseCommand() *cli.Command {
 
 func resumeCommand() *cli.Command {
 	return vmCommand(&cli.Command{
-		Name:      "resume",
-		Usage:     "let a paused VM go on",
-		UsageText: "ebb resume NAME",
-	}, func(c *cli.Context, vm *control.Client, _ []string) error { return vm.Resume(c.Context) })
+		Name:  "resume",
+		Usage: "let a paused VM go on",
+		Description: "After a migration whose end nobody confirmed, the VM stands on both sides. Make sure that it doesn't\n" +
+			"run on the other one, and give --force.",
+		UsageText: "ebb resume NAME [--force]",
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "even if it may run on the other side of a migration"}},
+	}, func(c *cli.Context, vm *control.Client, _ []string) error {
+		return vm.Resume(c.Context, c.Bool("force"))
+	})
 }

@@ -22,7 +22,7 @@ func runCommand() *cli.Command {
 		Name:  "run",
 		Usage: "boot a kernel and stay until the guest ends",
 		Description: "Exit codes: 0 the guest powered off, 1 ebb failed, 2 usage, 3 the guest reset (with --no-reboot),\n" +
-			"4 the guest panicked. On the console Ctrl-A x ends the guest and Ctrl-A h lists the other keys.",
+			"4 the guest panicked, 5 it was migrated away. On the console Ctrl-A x ends the guest and Ctrl-A h lists the other keys.",
 		UsageText: "ebb run --kernel FILE [--initrd FILE] [--append ARGS] [--memory 512M] [--cpus N] [--disk path=FILE,...]...",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "kernel", Usage: "kernel `FILE`: a bzImage, or an ELF file with a PVH note or a 64-bit entry point"},
@@ -90,7 +90,7 @@ func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) erro
 		return err
 	}
 	defer m.Close()
-	server := place.Serve(newControlled(m, cfg), cfg.Log)
+	server := place.Serve(newControlled(m, place.Name(), cfg), cfg.Log)
 	defer server.Finish(endText(0, nil)) // if it comes no further
 	// Before the terminal is touched: from here on every signal restores it.
 	signals := make(chan os.Signal, 2)
@@ -105,6 +105,11 @@ func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) erro
 	end, err := m.Run()
 	server.Finish(endText(end, err))
 	console.finish(err == nil)
+	return exitOf(end, err, cfg.Log)
+}
+
+// exitOf is the exit code of a guest's end.
+func exitOf(end machine.End, err error, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
@@ -114,8 +119,10 @@ func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) erro
 	case machine.Reset:
 		return guestEnd(exitReset)
 	case machine.Panicked:
-		cfg.Log.Error("the guest's kernel panicked")
+		log.Error("the guest's kernel panicked")
 		return guestEnd(exitPanicked)
+	case machine.Migrated:
+		return guestEnd(exitMigrated)
 	default:
 		return fmt.Errorf("the guest was %v", end)
 	}

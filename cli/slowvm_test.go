@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -38,7 +40,7 @@ func (s *slowVM) Stats() control.Stats {
 	return control.Stats{Disks: []control.DiskStats{{ID: "vda", InFlight: 3}, {ID: "vdb"}, {ID: "vdc", InFlight: 1}}}
 }
 func (s *slowVM) Pause(context.Context) error { return nil }
-func (s *slowVM) Resume() error               { return nil }
+func (s *slowVM) Resume(bool) error           { return nil }
 func (s *slowVM) PowerButton() error          { return nil }
 
 func (s *slowVM) Kill() {
@@ -64,6 +66,10 @@ func (s *slowVM) RemoveDisk(ctx context.Context, id string) error {
 func (s *slowVM) ResizeDisk(id string, size uint64) error {
 	s.note("resize %s %d", id, size)
 	return nil
+}
+
+func (s *slowVM) Migrate(context.Context, control.Migration, func(json.RawMessage)) (json.RawMessage, error) {
+	return nil, errors.New("no")
 }
 
 // serveSlow makes this process the VM web.

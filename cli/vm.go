@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,8 @@ import (
 // controlled is a machine as its control socket sees it.
 type controlled struct {
 	*machine.Machine
+	name   string
+	log    *slog.Logger
 	vcpus  int
 	memory uint64 // bytes
 	disks  hotplug
@@ -29,13 +32,13 @@ type hotplug interface {
 
 var _ control.VM = controlled{}
 
-func newControlled(m *machine.Machine, cfg machine.Config) controlled {
-	return controlled{Machine: m, vcpus: cfg.CPUs, memory: cfg.Memory, disks: m}
+func newControlled(m *machine.Machine, name string, cfg machine.Config) controlled {
+	return controlled{Machine: m, name: name, log: cfg.Log, vcpus: cfg.CPUs, memory: cfg.Memory, disks: m}
 }
 
 func (v controlled) Info() control.Info {
 	state, why := v.State()
-	return control.Info{State: state.String(), Reason: why, VCPUs: v.vcpus, Memory: v.memory, Disks: v.ids()}
+	return control.Info{State: state.String(), Reason: why, Migrating: v.Migrating(), VCPUs: v.vcpus, Memory: v.memory, Disks: v.ids()}
 }
 
 func (v controlled) ids() []string {
@@ -47,14 +50,22 @@ func (v controlled) ids() []string {
 }
 
 func (v controlled) Pause(ctx context.Context) error { return inTime(v.Machine.Pause(ctx)) }
-func (v controlled) Resume() error                   { return inTime(v.Machine.Resume()) }
-func (v controlled) PowerButton() error              { return inTime(v.Machine.PowerButton()) }
-func (v controlled) Kill()                           { v.Stop() }
+func (v controlled) Resume(force bool) error {
+	if force {
+		return inTime(v.Machine.ResumeForced())
+	}
+	return inTime(v.Machine.Resume())
+}
+func (v controlled) PowerButton() error { return inTime(v.Machine.PowerButton()) }
+func (v controlled) Kill()              { v.Stop() }
 
 // inTime words the error of a machine without a guest.
 func inTime(err error) error {
-	if errors.Is(err, machine.ErrNotRunning) {
+	switch {
+	case errors.Is(err, machine.ErrNotRunning):
 		return control.Refuse(http.StatusConflict, "the guest is just starting or ending; run this again")
+	case errors.Is(err, machine.ErrMigrating):
+		return control.Refuse(http.StatusConflict, "the guest is being migrated; wait for the end of that, or cancel it")
 	}
 	return err
 }

@@ -35,7 +35,7 @@ func TestControlledDisks(t *testing.T) {
 	m := must[*machine.Machine](t)(machine.New(cfg))
 	defer m.Close()
 	disks := &fakeHotplug{}
-	v := newControlled(m, cfg)
+	v := newControlled(m, "web", cfg)
 	v.disks = disks
 	for _, c := range []struct {
 		keys, dir string
@@ -79,7 +79,7 @@ func TestControlledDisks(t *testing.T) {
 	wantRefused(t, v.RemoveDisk(t.Context(), "vda"), 409, "the image is in use; give another")
 
 	// There is no guest.
-	wantRefused(t, v.Resume(), 409, "just starting or ending")
+	wantRefused(t, v.Resume(false), 409, "just starting or ending")
 	wantRefused(t, v.PowerButton(), 409, "just starting or ending")
 	if i := v.Info(); i.State != "starting" || filepath.Join(i.Disks...) != "vda/vdc" {
 		t.Errorf("%+v", i)

@@ -81,6 +81,8 @@ func (m *Machine) AddDisk(cfg Disk) error {
 	switch {
 	case m.stopping:
 		err = ErrNotRunning
+	case m.out != nil:
+		err = ErrMigrating
 	case m.findDisk(cfg.ID) != nil:
 		err = errors.New("there is a disk with this id; give the new one another id")
 	}
@@ -159,6 +161,8 @@ func (m *Machine) disown(id string) (*disk, error) {
 	switch {
 	case m.stopping:
 		return nil, ErrNotRunning
+	case m.out != nil:
+		return nil, ErrMigrating
 	case d == nil:
 		return nil, fmt.Errorf("there is no disk %s", id)
 	case d.slot == onBus0:
@@ -228,11 +232,13 @@ var resizeImage = (*blk.Image).Resize
 // is one sentence, and then nothing has changed. Any goroutine.
 func (m *Machine) ResizeDisk(id string, size uint64) error {
 	m.mu.Lock()
-	d, stopping := m.findDisk(id), m.stopping
+	d, stopping, out := m.findDisk(id), m.stopping, m.out
 	m.mu.Unlock()
 	switch {
 	case stopping:
 		return ErrNotRunning
+	case out != nil:
+		return ErrMigrating
 	case d == nil:
 		return fmt.Errorf("there is no disk %s", id)
 	}

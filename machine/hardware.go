@@ -81,6 +81,9 @@ func (h *hardware) build(m *Machine) (err error) {
 		loadErr error
 		loading sync.WaitGroup
 	)
+	if m.kernel == nil { // memory and state come from another host
+		return h.addDevices(m)
+	}
 	loading.Go(func() { entry, loadErr = h.loadKernel(m) })
 	err = h.addDevices(m)
 	if loading.Wait(); err != nil || loadErr != nil {

@@ -33,11 +33,18 @@ func (h *hardware) saveKVM() (s kvmState, err error) {
 // loadKVM gives new hardware a saved state, which may come from anywhere. After an error
 // the hardware can only be closed. Any goroutine may call it.
 //
+// devices loads those that are not KVM's, in its place among the rest: they raise their lines, and
+// send messages that need the local APICs to be loaded, while the controllers' saved state has
+// the last word about what the lines have done so far.
+//
 // Preconditions: the hardware was built with the guest's CPUID and has not been started, and guest
-// memory is complete. Devices come after: they raise their lines, and signal.
-func (h *hardware) loadKVM(s kvmState) (kvmLoad, error) {
+// memory is complete.
+func (h *hardware) loadKVM(s kvmState, devices func() error) (kvmLoad, error) {
 	refused, err := h.loadCPUs(s.CPUs)
 	if err != nil {
+		return kvmLoad{}, err
+	}
+	if err := devices(); err != nil {
 		return kvmLoad{}, err
 	}
 	if err := h.loadInterruptControllers(s.Controllers); err != nil {

@@ -66,7 +66,7 @@ func (r *rig) build(cfg Config) *rig {
 // load gives the new hardware a state.
 func (r *rig) load(state []byte) kvmLoad {
 	r.Helper()
-	l, err := r.hw.loadKVM(decode(r, state))
+	l, err := r.hw.loadKVM(decode(r, state), noDevices)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestClocksNeverGoBack(t *testing.T) {
 	s := decode(t, save(t, r.hw))
 	s.Clocks.Realtime += int64(time.Hour)
 	n := r.build(Config{})
-	l, err := n.hw.loadKVM(s)
+	l, err := n.hw.loadKVM(s, noDevices)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +433,7 @@ func TestLoadGarbage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := decode(t, good)
 			c.spoil(&s)
-			if _, err := n.hw.loadKVM(s); err == nil || !strings.Contains(err.Error(), c.says) {
+			if _, err := n.hw.loadKVM(s, noDevices); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v; want an error with %q", err, c.says)
 			}
 		})
@@ -443,7 +443,7 @@ func TestLoadGarbage(t *testing.T) {
 	i := slices.IndexFunc(s.CPUs[1].MSRs, func(m kvm.MSREntry) bool { return m.Index == kvm.MSRLStar })
 	s.CPUs[1].MSRs[i].Data = 1 << 60 // not canonical
 	want := []string{"vCPU 0: KVM refuses MSR 0xdeadbeef = 0x1", "vCPU 0: KVM refuses MSR 0x1b = 0xfee00900", "vCPU 1: KVM refuses MSR 0xc0000082 = 0x1000000000000000"}
-	if l, err := n.hw.loadKVM(s); err != nil || !slices.Equal(l.Refused, want) {
+	if l, err := n.hw.loadKVM(s, noDevices); err != nil || !slices.Equal(l.Refused, want) {
 		t.Errorf("refused %q (%v), want %q", l.Refused, err, want)
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -452,7 +452,7 @@ func TestLoadGarbage(t *testing.T) {
 		for range 1 + rnd.IntN(4) {
 			spoil(rnd, reflect.ValueOf(&s).Elem())
 		}
-		_, _ = n.hw.loadKVM(s)
+		_, _ = n.hw.loadKVM(s, noDevices)
 	}
 	n.load(good) // and a good one is as good as ever
 }
@@ -517,7 +517,7 @@ func BenchmarkSaveKVM(b *testing.B) {
 			b.Fatal(err)
 		}
 		from = time.Now()
-		_, err = n.hw.loadKVM(s)
+		_, err = n.hw.loadKVM(s, noDevices)
 		loaded += time.Since(from)
 		if err != nil {
 			b.Fatal(err)
@@ -527,3 +527,5 @@ func BenchmarkSaveKVM(b *testing.B) {
 	b.ReportMetric(float64(loaded.Microseconds())/float64(b.N), "load-µs")
 	b.ReportMetric(float64(len(save(b, r.hw))), "bytes")
 }
+
+func noDevices() error { return nil }

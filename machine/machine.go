@@ -35,10 +35,11 @@ const (
 	Reset                     // by ACPI, the 8042, CF9 or a triple fault
 	Panicked                  // its kernel said so through pvpanic
 	Stopped                   // Stop was called
+	Migrated                  // it goes on somewhere else
 )
 
 func (e End) String() string {
-	return [...]string{"failed", "powered off", "reset", "panicked", "stopped"}[e]
+	return [...]string{"failed", "powered off", "reset", "panicked", "stopped", "migrated"}[e]
 }
 
 // Machine is a virtual machine. Its methods may be called from any goroutine,
@@ -46,7 +47,8 @@ func (e End) String() string {
 type Machine struct {
 	cfg    Config
 	kvm    *kvm.System
-	kernel *boot.Kernel
+	kernel *boot.Kernel // nil: the guest came from another host, and can't boot again
+	linux  bool         // the kernel certainly is Linux
 	engine *aio.Engine
 	cpuids [][]kvm.CPUIDEntry // what each vCPU is given, if the guest comes from another host; else nil. Set before Run
 
@@ -58,8 +60,11 @@ type Machine struct {
 	disks    []*disk    // those given at start first, in that order
 	hw       *hardware  // nil before Run and after
 	leaving  *hardware  // the last hw, while it is taken apart
+	built    *hardware  // for the first guest, if that comes from another host
+	out      *Outgoing  // a migration to another host, while there is one
 	paused   bool
-	reason   string // why it is paused, if a disk and not the user did it
+	reason   string // why it is paused, if the user did not do it
+	away     string // why the images may not be this side's; then only ResumeForced helps
 	stopping bool
 	ending   bool      // the guest is over and doesn't come again
 	changed  sync.Cond // hw or leaving changed or stopping was set
@@ -112,19 +117,27 @@ func (m *Machine) take() (err error) {
 	if m.engine, err = aio.New(aio.Config{Engine: cfg.AIO, MaxCapacity: cfg.AIOMax, Log: cfg.Log}); err != nil {
 		return fmt.Errorf("--aio %v: %w", cfg.AIO, err)
 	}
-	for _, d := range m.disks { // now rather than when the guest starts
+	if err := m.joinGroups(); err != nil {
+		return err
+	}
+	if m.kvm, err = openKVM(); err != nil {
+		return err
+	}
+	if m.linux = m.kernel.Linux(); m.linux {
+		return requireLinux(m.kvm)
+	}
+	return nil
+}
+
+// joinGroups sets every disk's group, and checks their options now rather than when the guest starts.
+func (m *Machine) joinGroups() error {
+	for _, d := range m.disks {
 		if err := m.joinGroup(d); err != nil {
 			return fmt.Errorf("--disk %s: %w", d.cfg.ID, err)
 		}
 		if _, err := m.newDevice(d); err != nil {
 			return err
 		}
-	}
-	if m.kvm, err = openKVM(); err != nil {
-		return err
-	}
-	if m.kernel.Linux() {
-		return requireLinux(m.kvm)
 	}
 	return nil
 }
@@ -144,16 +157,21 @@ func (m *Machine) Run() (End, error) {
 }
 
 func (m *Machine) runOnce() (End, error) {
-	hw, err := newHardware(m)
-	if err != nil {
-		return 0, err
+	hw := m.built
+	if m.built = nil; hw == nil {
+		var err error
+		if hw, err = newHardware(m); err != nil {
+			return 0, err
+		}
+		m.mu.Lock()
+		if err := hw.preset(m.disks); err != nil {
+			hw.ended(0, err)
+		}
+		m.mu.Unlock()
 	}
 	m.mu.Lock()
 	if m.stopping {
 		hw.ended(Stopped, nil)
-	}
-	if err := hw.preset(m.disks); err != nil {
-		hw.ended(0, err)
 	}
 	m.hw = hw
 	var console sync.WaitGroup
@@ -165,7 +183,7 @@ func (m *Machine) runOnce() (End, error) {
 	m.mu.Lock()
 	m.hw, m.leaving, m.ending = nil, hw, !m.bootsAgain(hw.end)
 	m.mu.Unlock()
-	err = hw.close()
+	err := hw.close()
 	m.mu.Lock()
 	m.leaving = nil
 	m.changed.Broadcast()
@@ -180,6 +198,12 @@ func (m *Machine) runOnce() (End, error) {
 func (m *Machine) Pause(ctx context.Context) error {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
+	m.mu.Lock()
+	out := m.out
+	m.mu.Unlock()
+	if out != nil {
+		return ErrMigrating
+	}
 	return m.pause(ctx)
 }
 
@@ -218,16 +242,53 @@ func (m *Machine) pause(ctx context.Context) error {
 	return nil
 }
 
-// Resume lets a paused guest go on.
+// Resume lets a paused guest go on. Not one of which nobody knows whether it runs at the other
+// side of a migration: that takes ResumeForced.
 func (m *Machine) Resume() error {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hw == nil {
+	switch {
+	case m.hw == nil:
 		return ErrNotRunning
+	case m.out != nil:
+		return ErrMigrating
+	case m.away != "":
+		return fmt.Errorf("%s; only if it doesn't run on the other side, resume it by force", m.away)
 	}
 	m.reason = ""
+	if m.paused {
+		m.hw.resume()
+		m.paused = false
+	}
+	return nil
+}
+
+// ResumeForced lets a guest go on that a migration has left standing, whose user has made sure that it
+// doesn't run at the other side. It fails if the images are not to be had.
+func (m *Machine) ResumeForced() error {
+	m.pausing.Lock()
+	defer m.pausing.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.hw == nil:
+		return ErrNotRunning
+	case m.out != nil:
+		return ErrMigrating
+	}
+	if m.away != "" {
+		for _, d := range m.disks {
+			if err := errors.Join(d.image.ReclaimReservation(), d.image.ReclaimOwner()); err != nil {
+				return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
+			}
+		}
+		for _, a := range m.hw.devices() {
+			a.device.SetDrainWindow(aio.Unlimited)
+		}
+	}
+	m.away, m.reason = "", ""
 	if m.paused {
 		m.hw.resume()
 		m.paused = false

@@ -45,7 +45,7 @@ func (m *Machine) State() (s State, reason string) {
 }
 
 // bootsAgain reports whether a guest that ended so is started again.
-func (m *Machine) bootsAgain(e End) bool { return e == Reset && !m.cfg.NoReboot }
+func (m *Machine) bootsAgain(e End) bool { return e == Reset && !m.cfg.NoReboot && m.kernel != nil }
 
 // Disks returns the disks, in the order of DiskStats.
 func (m *Machine) Disks() []Disk {

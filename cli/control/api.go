@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,7 +21,8 @@ type VM interface {
 	// Pause returns nil when no vCPU runs and no disk request is in flight. If ctx
 	// ends first the guest goes on, and the error wraps ctx's.
 	Pause(ctx context.Context) error
-	Resume() error
+	// Resume lets a paused guest go on; with force also one that a migration has left standing.
+	Resume(force bool) error
 	PowerButton() error
 	Kill()
 
@@ -31,6 +33,15 @@ type VM interface {
 	RemoveDisk(ctx context.Context, id string) error
 	// ResizeDisk makes the disk size bytes long.
 	ResizeDisk(id string, size uint64) error
+
+	// Migrate moves the guest, and returns a report, with or without an error. ctx cancels it.
+	// An error without a report is of what was asked for. progress must not block.
+	Migrate(ctx context.Context, m Migration, progress func(json.RawMessage)) (report json.RawMessage, err error)
+}
+
+// Resumption says how to resume.
+type Resumption struct {
+	Force bool `json:"force"`
 }
 
 // Error is an answer other than success.
@@ -61,14 +72,16 @@ const (
 
 // Info describes a VM.
 type Info struct {
-	Name   string   `json:"name"`
-	PID    int      `json:"pid"`
-	State  string   `json:"state"` // starting, running, paused, ending
-	Reason string   `json:"reason,omitempty"`
-	VCPUs  int      `json:"vcpus"`
-	Memory uint64   `json:"memory_bytes"`
-	Disks  []string `json:"disks"` // ids
-	Uptime float64  `json:"uptime_seconds"`
+	Name   string `json:"name"`
+	PID    int    `json:"pid"`
+	State  string `json:"state"` // starting, running, paused, ending
+	Reason string `json:"reason,omitempty"`
+	// Migrating: it is on its way to another host.
+	Migrating bool     `json:"migrating,omitempty"`
+	VCPUs     int      `json:"vcpus"`
+	Memory    uint64   `json:"memory_bytes"`
+	Disks     []string `json:"disks"` // ids
+	Uptime    float64  `json:"uptime_seconds"`
 }
 
 // Stats is what a VM's disks do, and the engine they share. Counters begin when

@@ -87,8 +87,10 @@ func (c *Client) Stats(ctx context.Context) (s Stats, err error) {
 // Pause returns when no vCPU runs and no disk request is in flight.
 func (c *Client) Pause(ctx context.Context) error { return c.do(ctx, "POST", "/v1/pause", nil, nil) }
 
-// Resume lets a paused guest go on.
-func (c *Client) Resume(ctx context.Context) error { return c.do(ctx, "POST", "/v1/resume", nil, nil) }
+// Resume lets a paused guest go on; with force also one that a migration has left standing.
+func (c *Client) Resume(ctx context.Context, force bool) error {
+	return c.do(ctx, "POST", "/v1/resume", Resumption{force}, nil)
+}
 
 // Stop presses the power button.
 func (c *Client) Stop(ctx context.Context) error {

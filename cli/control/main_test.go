@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -87,7 +88,7 @@ func (f *fakeVM) Pause(ctx context.Context) error {
 	return wait(ctx, f.pausing, nil)
 }
 
-func (f *fakeVM) Resume() error      { defer f.called("resume")(); return nil }
+func (f *fakeVM) Resume(bool) error  { defer f.called("resume")(); return nil }
 func (f *fakeVM) PowerButton() error { defer f.called("button")(); return nil }
 func (f *fakeVM) Kill()              { defer f.called("kill")() }
 
@@ -194,4 +195,8 @@ func wantError(t *testing.T, err error, status int, sentence string) {
 	if !errors.As(err, &e) || e.Status != status || e.Message != sentence {
 		t.Errorf("error %#v (%v), want %d: %s", err, err, status, sentence)
 	}
+}
+
+func (v *fakeVM) Migrate(context.Context, Migration, func(json.RawMessage)) (json.RawMessage, error) {
+	return nil, Refuse(http.StatusConflict, "this VM doesn't migrate")
 }

@@ -40,6 +40,9 @@ type Place struct {
 	locks    []*os.File
 }
 
+// Name returns the VM's name.
+func (p *Place) Name() string { return p.name }
+
 // Claim makes the valid name this process's and opens its socket: NAME.sock in
 // RuntimeDir, or path, to which NAME.sock is a symbolic link then. Connections
 // wait until Serve. A claim ends with its process, however that ends; Release

@@ -67,6 +67,7 @@ func newServer(name string, vm VM, log *slog.Logger) *Server {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, h) })
 	}
 	mux.HandleFunc("GET /v1/end", s.awaitEnd)
+	mux.HandleFunc("POST /v1/migrate", s.migrate)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, Refuse(http.StatusNotFound, "there is no request %.20q %.60q; docs/cli.md lists them", r.Method, r.URL.Path))
 	})
@@ -169,10 +170,11 @@ func (s *Server) pause(r *http.Request) (any, error) {
 }
 
 func (s *Server) resume(r *http.Request) (any, error) {
-	if err := decode(r, &struct{}{}); err != nil {
+	var how Resumption
+	if err := decode(r, &how); err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.vm.Resume()
+	return struct{}{}, s.vm.Resume(how.Force)
 }
 
 func (s *Server) stop(r *http.Request) (any, error) {

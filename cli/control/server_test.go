@@ -26,7 +26,7 @@ func TestRequestsReachTheVM(t *testing.T) {
 		do   func() error
 	}{
 		{"pause", func() error { return c.Pause(ctx) }},
-		{"resume", func() error { return c.Resume(ctx) }},
+		{"resume", func() error { return c.Resume(ctx, false) }},
 		{"button", func() error { return c.Stop(ctx) }},
 		{"kill", func() error { return c.Kill(ctx) }},
 		{"remove vda", func() error { return c.RemoveDisk(ctx, "vda") }},
@@ -177,7 +177,7 @@ func TestFinish(t *testing.T) {
 		t.Errorf("%d calls have not returned", n)
 	}
 	within(t, "the answer", func() { wantError(t, <-removed, 503, sentence) })
-	wantError(t, r.client.Resume(t.Context()), 503, sentence)
+	wantError(t, r.client.Resume(t.Context(), false), 503, sentence)
 	if vm.has("resume") {
 		t.Error("the VM was used")
 	}

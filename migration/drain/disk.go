@@ -147,18 +147,24 @@ type Shortfall struct {
 	Budget time.Duration // what --stall must leave for the drain, at least
 }
 
-func (s *Shortfall) Error() string {
-	ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", (d + time.Millisecond - 1).Milliseconds()) }
+func (s *Shortfall) Error() string { return s.Sentence("a drain budget of " + millis(s.Budget)) }
+
+// Sentence says it with the option that the user would have to change, and how.
+func (s *Shortfall) Sentence(option string) string {
 	switch {
 	case s.Hangs > 0:
-		return fmt.Sprintf("disk %s has not answered for %s", s.Disk, ms(s.Hangs))
+		return fmt.Sprintf("disk %s has not answered for %s", s.Disk, millis(s.Hangs))
 	case s.Flush:
-		return fmt.Sprintf("disk %s needs %s for a flush, and one is always in flight; a drain budget of %s or more required", s.Disk, ms(s.Needs), ms(s.Budget))
+		return fmt.Sprintf("disk %s needs %s for a flush, and one is always in flight; %s or more required", s.Disk, millis(s.Needs), option)
 	case s.Window == 1:
-		return fmt.Sprintf("disk %s needs %s for one request; a drain budget of %s or more required", s.Disk, ms(s.Needs), ms(s.Budget))
+		return fmt.Sprintf("disk %s needs %s for one request; %s or more required", s.Disk, millis(s.Needs), option)
 	}
-	return fmt.Sprintf("disk %s needs %s, and with fewer than %d requests in flight it only gets slower; a drain budget of %s or more required",
-		s.Disk, ms(s.Needs), s.Window, ms(s.Budget))
+	return fmt.Sprintf("disk %s needs %s, and with fewer than %d requests in flight it only gets slower; %s or more required",
+		s.Disk, millis(s.Needs), s.Window, option)
+}
+
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%d ms", (d + time.Millisecond - 1).Milliseconds())
 }
 
 // verdict is nil as long as it may still work out.

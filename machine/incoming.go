@@ -1,0 +1,217 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
+	"github.com/ebb-vmm/ebb/machine/memory"
+)
+
+// Incoming is a machine whose guest comes from somewhere else. Until Run it stands, as one that
+// is paused.
+type Incoming struct {
+	*Machine
+	hw    *hardware
+	ended chan struct{} // Machine.Run has returned
+	end   End
+	err   error
+}
+
+// NewIncoming makes a machine of a description that another made (Outgoing.Describe), which
+// may say anything at all. path returns the image to open for a disk, of which the
+// description has the name without directory, or refuses. Nothing is changed on any disk. cfg
+// has the console and the log. The caller closes it, after Discard or Wait.
+func NewIncoming(cfg Config, from json.RawMessage, path func(id, file string) (string, error)) (*Incoming, error) {
+	var d description
+	if err := json.Unmarshal(from, &d); err != nil {
+		return nil, fmt.Errorf("the source describes its machine in a way that can't be read (%w)", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Memory, cfg.CPUs, cfg.HotplugSlots, cfg.AIO, cfg.AIOMax = d.Memory, d.CPUs, d.HotplugSlots, d.AIO, d.AIOMax
+	var added []Disk
+	for _, k := range d.Disks {
+		p, err := path(k.ID, k.File)
+		if err != nil {
+			return nil, err
+		}
+		disk := Disk{
+			ID: k.ID, Path: p, Serial: k.Serial, ReadOnly: k.ReadOnly, Direct: k.Direct, Queues: k.Queues, QueueSize: k.QueueSize,
+			Weight: k.Weight, Limits: k.Limits, Group: k.Group, Errors: k.Errors,
+		}
+		if k.Slot == onBus0 {
+			cfg.Disks = append(cfg.Disks, disk)
+		} else {
+			added = append(added, disk)
+		}
+	}
+	cfg.Disks = append(cfg.Disks, added...)
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	cfg.Disks = cfg.Disks[:len(cfg.Disks)-len(added)]
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	m := &Machine{cfg: cfg, linux: d.Linux}
+	m.changed.L = &m.mu
+	in := &Incoming{Machine: m, ended: make(chan struct{})}
+	if err := in.take(d, append(cfg.Disks[:len(cfg.Disks):len(cfg.Disks)], added...)); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return in, nil
+}
+
+// take opens everything and builds the hardware.
+func (in *Incoming) take(d description, disks []Disk) (err error) {
+	m := in.Machine
+	for i, cfg := range disks {
+		image, err := blk.OpenIncoming(cfg.Path, blk.ImageOptions{ReadOnly: cfg.ReadOnly, Direct: cfg.Direct})
+		if err != nil {
+			return fmt.Errorf("disk %s: %w", cfg.ID, err)
+		}
+		m.disks = append(m.disks, &disk{cfg: cfg, image: image, slot: d.Disks[i].Slot})
+		if err := image.CheckIncoming(d.Disks[i].Image); err != nil {
+			return fmt.Errorf("disk %s: %w", cfg.ID, err)
+		}
+	}
+	if m.kvm, err = openKVM(); err != nil {
+		return err
+	}
+	if d.Linux {
+		if err := requireLinux(m.kvm); err != nil {
+			return err
+		}
+	}
+	host, err := hostTraits(m.kvm)
+	if err != nil {
+		return err
+	}
+	if err := compatible(d.Traits, host); err != nil {
+		return err
+	}
+	m.cpuids = d.Traits.CPUID
+	if m.engine, err = aio.New(aio.Config{Engine: m.cfg.AIO, MaxCapacity: m.cfg.AIOMax, Log: m.cfg.Log}); err != nil {
+		return err
+	}
+	if err := m.joinGroups(); err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), m.cfg.CPUs+2+m.engine.Stats().Engine.Processors()))
+	if in.hw, err = newHardware(m); err != nil {
+		return err
+	}
+	m.built, m.paused, m.reason, m.away = in.hw, true, "its guest has not come yet", "its guest has not come yet"
+	go func() {
+		in.end, in.err = m.Run()
+		close(in.ended)
+	}()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.hw == nil && !m.ending {
+		m.changed.Wait()
+	}
+	return nil
+}
+
+// Config returns what the machine was made of.
+func (in *Incoming) Config() Config { return in.cfg }
+
+// Memory returns the guest's memory, all zeroes at first.
+func (in *Incoming) Memory() []memory.Region { return in.hw.ram.Regions() }
+
+// Describe says what Outgoing.Check wants to know.
+func (in *Incoming) Describe() json.RawMessage {
+	a := arrivalDescription{Disks: map[string]blk.Identity{}}
+	for _, d := range in.disks {
+		a.Disks[d.cfg.ID] = d.image.Identity()
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return b
+}
+
+// Reserve takes the reservations of all images, which the source has offered.
+func (in *Incoming) Reserve() error { return in.onImages((*blk.Image).TakeReservation) }
+
+// TakeOver makes the images this side's, and ready for I/O.
+func (in *Incoming) TakeOver() error { return in.onImages((*blk.Image).TakeOver) }
+
+// GiveBack undoes TakeOver. Before Load.
+func (in *Incoming) GiveBack() error { return in.onImages((*blk.Image).ReleaseOwner) }
+
+// onImages does something with all images at once; each may take a while.
+func (in *Incoming) onImages(f func(*blk.Image) error) error {
+	errs := make(chan error, len(in.disks))
+	for _, d := range in.disks {
+		go func() {
+			err := f(d.image)
+			if err != nil {
+				err = fmt.Errorf("disk %s: %w", d.cfg.ID, err)
+			}
+			errs <- err
+		}()
+	}
+	var all error
+	for range in.disks {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}
+
+// Load loads a state that Outgoing.Save made, or anything at all. Memory is complete, and the
+// images are this side's. After an error the machine can only be discarded.
+func (in *Incoming) Load(state json.RawMessage) error {
+	var s machineState
+	if err := json.Unmarshal(state, &s); err != nil {
+		return err
+	}
+	loaded, err := in.hw.loadKVM(s.KVM, func() error { return in.hw.loadDevices(s.Devices, in.disks) })
+	if err != nil {
+		return err
+	}
+	for _, line := range loaded.Refused {
+		in.cfg.Log.Warn("not all of the guest's state is possible here", "what", line)
+	}
+	if loaded.Backwards > 0 {
+		in.cfg.Log.Warn("this host's clock is behind the source's, so that the guest's clocks lose as much", "behind", loaded.Backwards)
+	}
+	in.hw.resumedDevices()
+	return nil
+}
+
+// Go lets the guest run. Preconditions: Load returned nil.
+func (in *Incoming) Go() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.paused, in.reason, in.away = false, "", ""
+	in.hw.resume()
+}
+
+// Uncommitted keeps a loaded guest from running, because it may run at the source. ResumeForced undoes it.
+func (in *Incoming) Uncommitted(reason string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reason, in.away = reason, reason
+}
+
+// Discard ends a machine whose guest doesn't come.
+func (in *Incoming) Discard() error {
+	in.Stop()
+	<-in.ended
+	return errors.Join(in.err, in.Close())
+}
+
+// Wait returns how the guest ended.
+func (in *Incoming) Wait() (End, error) {
+	<-in.ended
+	return in.end, in.err
+}

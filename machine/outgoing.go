@@ -1,0 +1,305 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/blk"
+	"github.com/ebb-vmm/ebb/kvm"
+	"github.com/ebb-vmm/ebb/machine/memory"
+)
+
+// ErrMigrating is returned for what can't be done while the guest is migrated.
+var ErrMigrating = errors.New("the guest is being migrated")
+
+// Outgoing is a running machine whose guest is to go somewhere else. While there is one the
+// machine is not paused, resumed, or given other disks. Its methods may be called from any
+// goroutine, but no method twice at once.
+type Outgoing struct {
+	m     *Machine
+	hw    *hardware
+	disks []*attached
+
+	bitmap [][]uint64 // scratch, by region
+	manual bool       // the dirty log keeps what isn't cleared
+
+	gate     sync.Mutex // guards what follows
+	stopped  bool       // by Stop
+	napping  bool       // by the throttle
+	throttle chan struct{}
+}
+
+// BeginMigration begins it. Outgoing.End ends it, unless the guest has left.
+func (m *Machine) BeginMigration() (*Outgoing, error) {
+	m.pausing.Lock() // not beside a Pause
+	defer m.pausing.Unlock()
+	m.plugging.Lock() // nor an AddDisk
+	defer m.plugging.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.hw == nil:
+		return nil, ErrNotRunning
+	case m.out != nil:
+		return nil, ErrMigrating
+	case m.away != "":
+		return nil, fmt.Errorf("its images are not this side's: %s", m.away)
+	case m.paused:
+		return nil, errors.New("it is paused; resume it before")
+	}
+	for _, d := range m.disks {
+		if d.unwanted {
+			return nil, fmt.Errorf("disk %s is being removed; wait until it is gone", d.cfg.ID)
+		}
+	}
+	o := &Outgoing{m: m, hw: m.hw, disks: m.hw.devices()}
+	for _, g := range m.hw.ram.Regions() {
+		o.bitmap = append(o.bitmap, make([]uint64, g.Words()))
+	}
+	m.out = o
+	return o, nil
+}
+
+// Migrating reports whether its guest is on its way to another host.
+func (m *Machine) Migrating() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.out != nil
+}
+
+// End ends the migration: the machine is as before.
+func (o *Outgoing) End() {
+	o.Throttle(0)
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	o.m.out = nil
+}
+
+// Memory returns the guest's memory.
+func (o *Outgoing) Memory() []memory.Region { return o.hw.ram.Regions() }
+
+// Describe says what the machine at the destination must be like. The guest stands for a moment.
+func (o *Outgoing) Describe() (json.RawMessage, error) {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	o.hw.gate.set(paused)
+	o.hw.gate.wait()
+	traits, err := o.hw.cpuTraits()
+	o.move()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(o.m.describe(traits))
+}
+
+// Check is given what the destination says of itself, and refuses what can't work.
+// allowCached: the images' storage keeps no stale pages, whatever it looks like.
+func (o *Outgoing) Check(answer json.RawMessage, allowCached bool) error {
+	var a arrivalDescription
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return fmt.Errorf("the destination describes itself in a way that can't be read (%w)", err)
+	}
+	for _, d := range o.disks {
+		there, ok := a.Disks[d.disk.cfg.ID]
+		if !ok {
+			return fmt.Errorf("the destination says nothing of disk %s", d.disk.cfg.ID)
+		}
+		if !allowCached && !blk.CachesSafely(d.disk.image.Identity(), there) {
+			return fmt.Errorf("disk %s goes through the page caches of two hosts, and what one has cached the other may have changed: "+
+				"give its --disk the key direct, or --allow-cached if its storage keeps them coherent", d.disk.cfg.ID)
+		}
+	}
+	return nil
+}
+
+// Disks returns the disks' devices and images, in an order that doesn't change.
+func (o *Outgoing) Disks() (list []OutgoingDisk) {
+	for _, a := range o.disks {
+		list = append(list, OutgoingDisk{a.disk.cfg.ID, a.device, a.disk.image})
+	}
+	return list
+}
+
+// OutgoingDisk is one disk of it.
+type OutgoingDisk struct {
+	ID     string
+	Device *blk.Device
+	Image  *blk.Image
+}
+
+// Track begins to keep the dirty log, or ends it.
+func (o *Outgoing) Track(on bool) error {
+	flags := uint32(0)
+	if on {
+		o.hw.ram.StartTracking()
+		mask, err := o.hw.vm.CheckExtension(kvm.CapManualDirtyLogProtect2)
+		if err != nil {
+			return err
+		}
+		if mask := uint64(mask) & (kvm.DirtyLogManualProtect | kvm.DirtyLogInitiallySet); mask&kvm.DirtyLogManualProtect != 0 {
+			if err := o.hw.vm.EnableCap(kvm.CapManualDirtyLogProtect2, mask); err != nil {
+				return err
+			}
+			o.manual = true
+		}
+		flags = kvm.MemLogDirtyPages
+	} else {
+		o.hw.ram.StopTracking()
+	}
+	for slot, r := range o.hw.ram.Regions() {
+		err := o.hw.vm.SetUserMemoryRegion(kvm.MemoryRegion{Slot: uint32(slot), Flags: flags, GuestPhysAddr: r.GPA, Size: uint64(len(r.Bytes)), Memory: r.Bytes})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Written ORs into bitmap the pages of a region that the guest or a device has written.
+func (o *Outgoing) Written(region int, bitmap []uint64) error {
+	if err := o.hw.vm.GetDirtyLog(uint32(region), o.bitmap[region]); err != nil {
+		return err
+	}
+	for i, w := range o.bitmap[region] {
+		bitmap[i] |= w
+	}
+	o.hw.ram.CollectWritten(region, bitmap)
+	return nil
+}
+
+// Clear takes pages off the log, of which the first is a multiple of 64. It may run on several
+// goroutines, for different pages.
+func (o *Outgoing) Clear(region int, first uint64, bitmap []uint64) error {
+	if !o.manual {
+		return nil // reading it did
+	}
+	pages := uint64(len(o.hw.ram.Regions()[region].Bytes)) / kvm.PageSize
+	return o.hw.vm.ClearDirtyLog(uint32(region), first, uint32(min(uint64(len(bitmap))*64, pages-first)), bitmap)
+}
+
+// Stop returns when no vCPU runs.
+func (o *Outgoing) Stop() {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	o.stopped = true
+	o.move()
+	o.hw.gate.wait()
+}
+
+// Resume undoes Stop.
+func (o *Outgoing) Resume() {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	o.stopped = false
+	o.move()
+}
+
+// move has the vCPUs run or stand, as all who have a say want. o.gate is held.
+func (o *Outgoing) move() {
+	o.m.mu.Lock()
+	stand := o.m.paused // a disk's failure, perhaps
+	o.m.mu.Unlock()
+	if o.stopped || o.napping || stand {
+		o.hw.gate.set(paused)
+	} else {
+		o.hw.gate.set(running)
+	}
+}
+
+// throttlePeriod is how long a throttled vCPU runs in one go.
+const throttlePeriod = 10 * time.Millisecond
+
+// Throttle has the vCPUs stand still for so many percent of the time; 0 ends that.
+func (o *Outgoing) Throttle(percent int) {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	if o.throttle != nil {
+		close(o.throttle)
+		o.throttle = nil
+	}
+	o.napping = false
+	if percent > 0 {
+		o.throttle = make(chan struct{})
+		go o.nap(o.throttle, throttlePeriod*time.Duration(percent)/time.Duration(100-percent))
+	}
+	if !o.stopped {
+		o.move()
+	}
+}
+
+func (o *Outgoing) nap(end <-chan struct{}, length time.Duration) {
+	for next := throttlePeriod; ; {
+		select {
+		case <-end:
+			return
+		case <-o.hw.over:
+			return
+		case <-time.After(next):
+		}
+		o.gate.Lock()
+		select {
+		case <-end:
+			o.gate.Unlock()
+			return
+		default:
+		}
+		o.napping = !o.napping
+		if next = throttlePeriod; o.napping {
+			next = length
+		}
+		o.move()
+		o.gate.Unlock()
+	}
+}
+
+// machineState is all that migrates of a machine but memory.
+type machineState struct {
+	KVM     kvmState     `json:"kvm"`
+	Devices devicesState `json:"devices"`
+}
+
+// Save returns the state, and marks what saving it and the devices' rings have changed of memory: a pass over
+// that comes after it. Preconditions: Stop was called, and the disks are held with nothing in flight.
+func (o *Outgoing) Save() (json.RawMessage, error) {
+	for _, a := range o.disks {
+		if s, ok := a.device.Stats(); ok && s.Kept > 0 {
+			return nil, fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", a.disk.cfg.ID)
+		}
+	}
+	var s machineState
+	var err error
+	o.m.mu.Lock()
+	s.Devices, err = o.hw.saveDevices()
+	o.m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if s.KVM, err = o.hw.saveKVM(); err != nil {
+		return nil, err
+	}
+	for _, a := range o.disks {
+		a.transport.MarkRings()
+	}
+	return json.Marshal(s)
+}
+
+// Over is closed when the guest ends, by itself or because somebody ends it.
+func (o *Outgoing) Over() <-chan struct{} { return o.hw.over }
+
+// Leave ends the machine: its guest is somewhere else. Run returns Migrated.
+func (o *Outgoing) Leave() { o.hw.ended(Migrated, nil) }
+
+// Strand keeps the guest from running here, because its images are not this side's or it may
+// run on the other side. Machine.ResumeForced undoes it.
+func (o *Outgoing) Strand(reason string) {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	o.m.mu.Lock()
+	o.m.paused, o.m.reason, o.m.away = true, reason, reason
+	o.m.mu.Unlock()
+	o.move()
+	o.hw.gate.wait()
+}

@@ -1,0 +1,354 @@
+package migration
+
+import (
+	"fmt"
+	"time"
+)
+
+// Limits are what a user allows a migration.
+type Limits struct {
+	Downtime time.Duration // how long the vCPUs may stand
+	Stall    time.Duration // how long a disk may take no requests
+	Timeout  time.Duration // of all of it; 0: none
+	Force    bool          // at the timeout: go on and exceed the other two, instead of giving up
+	Offline  bool          // drain policy off: the disks are drained after the stop, however long it takes
+}
+
+const (
+	// stateTime is taken for what the devices' state costs, until the first hand-over has shown it.
+	stateTime = 3 * time.Millisecond
+
+	// commitLimit is how long the destination may take to say that the guest runs.
+	commitLimit = 30 * time.Second
+
+	// Retries after a missed bound wait, each twice as long as the one before.
+	firstBackOff = 100 * time.Millisecond
+	lastBackOff  = 5 * time.Second
+
+	// idlePass is the time between two passes when the next one would have little to do.
+	idlePass = 20 * time.Millisecond
+
+	// A guest that dirties more than this part of what a pass sends, in two passes one after
+	// the other, is slowed down: first by throttleFirst percent, then by throttleMore more each time.
+	throttleAbove = 0.5
+	throttleFirst = 20
+	throttleMore  = 10
+	throttleMost  = 99
+)
+
+// Source is what the source of a migration does: a state machine without clock, connection or
+// goroutine. Whoever drives it tells what has happened and carries out what Step returns, in that order. The zero value isn't useful: NewSource.
+type Source struct {
+	limits Limits
+
+	phase Phase
+	now   time.Duration // of the last event
+	began time.Duration
+
+	// RAM.
+	left     uint64  // bytes, after the last pass
+	rate     float64 // bytes a second; 0: not known
+	trip     time.Duration
+	failing  int // passes in a row after which too much was dirty
+	throttle int // percent
+
+	// Hold and what leads there.
+	retries  int
+	retryAt  time.Duration
+	causes   []string // why each hold was missed
+	deadline time.Duration
+	drained  bool
+	handing  bool // Handover was asked for, and not taken back
+	ready    bool
+	leaving  bool // TakeBack was asked for
+	forced   bool
+
+	// Stop.
+	stopped   bool
+	stoppedAt time.Duration
+	sending   bool
+
+	committedAt time.Duration
+
+	verdict string // what the disks lack, as of the last tick
+	err     error
+}
+
+// NewSource returns a machine in Run.
+func NewSource(l Limits) *Source { return &Source{limits: l} }
+
+// Phase returns how far it is.
+func (s *Source) Phase() Phase { return s.phase }
+
+// Err is why the migration failed, in Run after one; or, in Commit, why nobody knows whether it did.
+func (s *Source) Err() error { return s.err }
+
+// Retries returns why each hold so far was missed.
+func (s *Source) Retries() []string { return s.causes }
+
+// Throttled returns by how many percent the vCPUs are slowed down.
+func (s *Source) Throttled() int { return s.throttle }
+
+// Expected is how long the vCPUs would stand if they were stopped now and all disks were drained.
+func (s *Source) Expected() time.Duration {
+	if s.rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(s.left)/s.rate*1e9) + stateTime + 3*s.trip
+}
+
+// Step takes in what has happened and returns what is to be done.
+func (s *Source) Step(e Event) []Action {
+	s.now = e.Now
+	switch e.Kind {
+	case Failed:
+		return s.fail(e.Err)
+	case Cancelled:
+		if s.phase == Commit {
+			return nil // too late
+		}
+		return s.fail(errCancelled)
+	}
+	switch s.phase {
+	case Setup:
+		if e.Kind == Accepted {
+			s.phase, s.trip = Precopy, e.Trip
+			return []Action{{Do: TrackMemory}, {Do: SendPass}}
+		}
+	case Run:
+		switch e.Kind {
+		case Begin:
+			*s = Source{limits: s.limits, phase: Setup, now: e.Now, began: e.Now}
+			return []Action{{Do: Connect}}
+		case Reclaimed:
+			return s.reopen()
+		case OwnerLost:
+			return []Action{{Do: PauseGuest, Err: e.Err}}
+		}
+	case Precopy, Ebb, Hold:
+		return s.copying(e)
+	case Stop:
+		return s.standing(e)
+	case Commit:
+		switch {
+		case e.Kind == Runs:
+			s.phase = Gone
+			return []Action{{Do: Leave}}
+		case s.now-s.committedAt >= commitLimit:
+			return s.fail(fmt.Errorf("no answer for %v", commitLimit))
+		}
+	}
+	return nil
+}
+
+// copying is Step while memory is copied and the guest runs.
+func (s *Source) copying(e Event) []Action {
+	switch e.Kind {
+	case PassDone:
+		return s.passed(e)
+	case Tick:
+		return s.tick(e)
+	}
+	if s.phase != Hold {
+		return nil
+	}
+	switch e.Kind {
+	case DestinationReady:
+		s.ready = true
+		return s.maybeStop()
+	case Returned:
+		s.handing, s.ready, s.leaving = false, false, false
+		return s.back()
+	case OwnerLost:
+		err := e.Err
+		acts := s.fail(err)
+		return append(acts, Action{Do: PauseGuest, Err: err})
+	}
+	return nil
+}
+
+// passed is the end of a pass over memory.
+func (s *Source) passed(e Event) (acts []Action) {
+	s.left = e.Left
+	if e.Took > 0 && e.Sent >= 1<<20 || s.rate == 0 {
+		s.rate = max(float64(e.Sent)/max(e.Took.Seconds(), 1e-6), 1<<20)
+	}
+	fits := s.fits()
+	if fits || float64(e.Left) <= throttleAbove*float64(e.Sent) {
+		s.failing = 0
+	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
+		s.failing = 0
+		s.throttle = min(max(s.throttle+throttleMore, throttleFirst), throttleMost)
+		acts = append(acts, Action{Do: Throttle, Percent: s.throttle})
+	}
+	if s.phase == Precopy && fits {
+		s.phase = Ebb
+		acts = append(acts, Action{Do: BeginDrain})
+	}
+	acts = append(acts, s.maybeStop()...)
+	if s.phase == Stop {
+		return acts
+	}
+	next := Action{Do: SendPass}
+	if fits {
+		next.After = idlePass
+	}
+	return append(acts, next)
+}
+
+// fits reports whether stopping now would be in time, as far as memory and state are concerned.
+func (s *Source) fits() bool { return s.rate > 0 && s.Expected() <= s.limits.Downtime }
+
+// tick looks at the time and the disks.
+func (s *Source) tick(e Event) []Action {
+	s.verdict = e.Drain.Verdict
+	if s.limits.Timeout > 0 && s.now-s.began >= s.limits.Timeout && !s.forced {
+		if !s.limits.Force {
+			return s.fail(s.timedOut())
+		}
+		s.forced = true
+	}
+	switch s.phase {
+	case Precopy:
+		if s.forced {
+			s.phase = Ebb
+			return append([]Action{{Do: BeginDrain}}, s.maybeStop()...)
+		}
+	case Ebb:
+		switch {
+		case s.limits.Offline, s.forced:
+			return s.maybeStop()
+		case e.Drain.Ready && s.fits() && s.now >= s.retryAt:
+			s.phase, s.drained = Hold, false
+			// The first disk to close is to be open again in time, at one side or the other.
+			s.deadline = s.now + s.limits.Stall - min(s.Expected(), s.limits.Stall/2)
+			return []Action{{Do: HoldDisks}}
+		}
+	case Hold:
+		switch {
+		case s.leaving:
+		case e.Drain.Missed || s.now >= s.deadline:
+			return s.missed()
+		case e.Drain.Drained && !s.drained:
+			s.drained, s.handing = true, true
+			return []Action{{Do: HandOver}}
+		}
+	}
+	return nil
+}
+
+// missed gives a hold up whose bound has come.
+func (s *Source) missed() []Action {
+	why := "requests in flight"
+	switch {
+	case s.ready:
+		why = "memory dirtied too fast"
+	case s.handing:
+		why = "the hand-over of the images"
+	}
+	s.causes = append(s.causes, why)
+	s.retryAt = s.now + min(firstBackOff<<min(s.retries, 10), lastBackOff)
+	s.retries++
+	if s.handing {
+		s.leaving = true
+		return []Action{{Do: TakeBack}}
+	}
+	return s.back()
+}
+
+// back is Hold's way to Ebb.
+func (s *Source) back() []Action {
+	s.phase, s.drained = Ebb, false
+	if s.forced {
+		return append(s.reopen(), s.maybeStop()...)
+	}
+	return s.reopen()
+}
+
+func (s *Source) reopen() []Action { return []Action{{Do: OpenDisks}} }
+
+// maybeStop stops the guest if nothing is left to wait for, or nothing will be waited for.
+func (s *Source) maybeStop() []Action {
+	switch {
+	case s.phase == Ebb && (s.forced || s.limits.Offline && s.fits()):
+	case s.phase == Hold && s.ready && !s.leaving && s.fits():
+	default:
+		return nil
+	}
+	s.phase = Stop
+	return []Action{{Do: StopGuest}}
+}
+
+// standing is Step while the vCPUs stand.
+func (s *Source) standing(e Event) []Action {
+	switch e.Kind {
+	case Stopped:
+		s.stopped, s.stoppedAt = true, s.now
+		if s.ready {
+			s.sending = true
+			return []Action{{Do: SendLast}}
+		}
+		return []Action{{Do: CloseDisks}}
+	case Drained:
+		if s.handing {
+			return nil
+		}
+		s.handing = true
+		return []Action{{Do: HandOver}}
+	case DestinationReady:
+		s.ready, s.sending = true, true
+		return []Action{{Do: SendLast}}
+	case Loaded:
+		if !s.sending {
+			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
+		}
+		s.phase, s.committedAt = Commit, s.now
+		return []Action{{Do: SendCommit}}
+	case OwnerLost:
+		acts := s.fail(e.Err)
+		return append(acts, Action{Do: PauseGuest, Err: e.Err})
+	case Tick:
+		bounded := !s.limits.Offline && !s.forced
+		if s.stopped && bounded && s.now-s.stoppedAt >= s.limits.Downtime {
+			return s.fail(fmt.Errorf("the last of memory and state took longer than --downtime %v: allow more, or a faster network", s.limits.Downtime))
+		}
+	}
+	return nil
+}
+
+// fail ends the migration. Before Commit the guest goes on here; in Commit nobody may go on by himself.
+func (s *Source) fail(err error) []Action {
+	switch s.phase {
+	case Run, Gone:
+		return nil
+	case Commit:
+		if s.err == nil {
+			s.err = err
+			return []Action{{Do: Strand, Err: err}}
+		}
+		return nil
+	}
+	acts := []Action{{Do: Abandon, Err: err}}
+	if s.throttle > 0 {
+		acts = append(acts, Action{Do: Throttle})
+	}
+	if s.phase == Stop {
+		acts = append(acts, Action{Do: ResumeGuest})
+	}
+	if !s.handing {
+		acts = append(acts, s.reopen()...) // else when the locks are back
+	}
+	s.phase, s.err, s.throttle = Run, err, 0
+	return append(acts, Action{Do: Reclaim})
+}
+
+func (s *Source) timedOut() error {
+	why := s.verdict
+	if why == "" && s.phase == Precopy || why == "" && !s.fits() {
+		why = fmt.Sprintf("the guest dirties its memory faster than it is sent (%d MiB left, %.0f MiB a second)", s.left>>20, s.rate/(1<<20))
+	}
+	if why == "" {
+		why = "its disks never were as quiet as --stall wants"
+	}
+	return fmt.Errorf("not migrated within --timeout %v: %s", s.limits.Timeout, why)
+}

@@ -1,0 +1,443 @@
+package migration
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/ram"
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// ReceiveOptions of a destination.
+type ReceiveOptions struct {
+	Host Host
+	Log  *slog.Logger
+
+	// Coming, if set, is told who comes, when the migration was accepted.
+	Coming func(name string, from net.Addr)
+}
+
+// ErrUncommitted is behind the error of a destination that has the whole guest and was not told
+// whether it is its own.
+var ErrUncommitted = errors.New("the source did not say that the guest is this side's")
+
+// Receive waits for a migration and returns the machine when its guest runs. Whoever can't be
+// taken is told why, and the next one may come; a migration that was accepted and then fails is
+// an error, after which nothing remains. With ErrUncommitted the machine is returned as well: it
+// is complete, and runs nowhere else unless the source says otherwise. l is closed.
+func Receive(ctx context.Context, l net.Listener, o ReceiveOptions) (Incoming, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &receiver{o: o, arrivals: make(chan arrival), gone: make(chan struct{})}
+	var accepting sync.WaitGroup
+	accepting.Go(func() { r.accept(l, &accepting) })
+	defer accepting.Wait()
+	defer close(r.gone)
+	defer l.Close()
+	for {
+		select {
+		case a := <-r.arrivals:
+			if a.hello == nil {
+				a.refuse(errors.New("there is no migration that this connection could belong to"))
+				continue
+			}
+			in, err := r.receive(ctx, a)
+			if refused := (refusal{}); errors.As(err, &refused) {
+				o.Log.Warn("a migration is refused", "from", a.conn.RemoteAddr(), "vm", a.hello.Name, "err", refused.error)
+				continue
+			}
+			return in, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// refusal is an error before anything was accepted.
+type refusal struct{ error }
+
+// receiver is one Receive.
+type receiver struct {
+	o        ReceiveOptions
+	arrivals chan arrival
+	gone     chan struct{}
+}
+
+// arrival is a connection that has said what it wants.
+type arrival struct {
+	conn  *wire.Conn
+	hello *hello
+	join  *join
+}
+
+func (a arrival) refuse(err error) {
+	_ = a.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = a.conn.Send(wire.Refuse, wire.Why{Reason: err.Error()})
+	a.conn.Close()
+}
+
+// greetLimit is how long a connection may take to say what it wants, and maxGreeting how many may be at it.
+const (
+	greetLimit  = 5 * time.Second
+	maxGreeting = 2 * MaxStreams
+)
+
+// accept takes connections, whoever makes them, until the listener is closed.
+func (r *receiver) accept(l net.Listener, greetings *sync.WaitGroup) {
+	slots := make(chan struct{}, maxGreeting)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			r.o.Log.Warn("a connection is not taken", "err", err)
+			time.Sleep(100 * time.Millisecond) // out of descriptors, perhaps
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			c.Close()
+			continue
+		}
+		greetings.Go(func() {
+			defer func() { <-slots }()
+			a, err := greet(c)
+			if err != nil {
+				r.o.Log.Warn("a connection is not a migration's", "from", c.RemoteAddr(), "err", cause(err))
+				c.Close()
+				return
+			}
+			select {
+			case r.arrivals <- a:
+			case <-r.gone:
+				c.Close()
+			case <-time.After(greetLimit):
+				a.refuse(errors.New("another migration is being received here"))
+			}
+		})
+	}
+}
+
+// greet reads what a connection wants.
+func greet(c net.Conn) (a arrival, err error) {
+	if a.conn, err = wire.Open(c, greetLimit); err != nil {
+		return a, err
+	}
+	_ = c.SetDeadline(time.Now().Add(greetLimit))
+	h, err := a.conn.Next()
+	if err != nil {
+		return a, err
+	}
+	body, err := a.conn.Payload(h)
+	if err != nil {
+		return a, err
+	}
+	switch h.Type {
+	case wire.Hello:
+		a.hello = &hello{}
+		err = wire.Decode(body, a.hello)
+	case wire.Join:
+		a.join = &join{}
+		err = wire.Decode(body, a.join)
+	default:
+		err = fmt.Errorf("%v came first", h.Type)
+	}
+	_ = c.SetDeadline(time.Time{})
+	return a, err
+}
+
+// incoming is one migration at the destination.
+type incoming struct {
+	*receiver
+	conn    *wire.Conn
+	machine Incoming
+	memory  *ram.Receiver
+	session string
+	streams []*wire.Conn
+
+	owner bool // the images are this side's
+}
+
+// receive takes one migration from HELLO to RUNNING.
+func (r *receiver) receive(ctx context.Context, a arrival) (_ Incoming, err error) {
+	in := &incoming{receiver: r, conn: a.conn}
+	stop := context.AfterFunc(ctx, func() { in.conn.Close() })
+	defer stop()
+	if err := in.prepare(a.hello); err != nil {
+		a.refuse(err)
+		return nil, refusal{err}
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			in.machine.Discard()
+		}
+		for _, s := range in.streams {
+			if s != nil { // it did not come
+				s.Close()
+			}
+		}
+		in.conn.Close()
+	}()
+	if err = in.join(a.hello); err == nil {
+		if r.o.Coming != nil {
+			r.o.Coming(a.hello.Name, a.conn.RemoteAddr())
+		}
+		err = in.follow(ctx)
+	}
+	switch {
+	case err == nil, errors.Is(err, ErrUncommitted):
+		kept = true
+		return in.machine, err
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	}
+	_ = in.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = in.conn.Send(wire.Abort, wire.Why{Reason: err.Error()})
+	if p := (wire.PeerError{}); errors.As(err, &p) {
+		return nil, fmt.Errorf("%s is not migrated, says its source: %s", a.hello.Name, p.Reason)
+	}
+	return nil, fmt.Errorf("%s is not migrated: %w", a.hello.Name, err)
+}
+
+// prepare makes the machine.
+func (in *incoming) prepare(h *hello) error {
+	if h.Streams < 1 || h.Streams > MaxStreams {
+		return fmt.Errorf("%d connections for memory are not possible; ask for 1 to %d", h.Streams, MaxStreams)
+	}
+	var want []ram.Region
+	var sum uint64
+	for _, m := range h.Memory {
+		if m.GPA%ram.PageSize != 0 || m.Bytes%ram.PageSize != 0 || m.GPA+m.Bytes < m.GPA {
+			return fmt.Errorf("%#x bytes of memory at %#x are not whole pages", m.Bytes, m.GPA)
+		}
+		sum += m.Bytes
+		want = append(want, ram.Region{GPA: m.GPA})
+	}
+	var err error
+	if in.machine, err = in.o.Host.Prepare(h.Name, want, h.Machine); err != nil {
+		return err
+	}
+	regions := in.machine.Regions()
+	if len(regions) == len(want) {
+		for i, g := range regions {
+			if g.GPA != h.Memory[i].GPA || uint64(len(g.Bytes)) != h.Memory[i].Bytes {
+				err = fmt.Errorf("memory at %#x has %d bytes here and %d at the source", g.GPA, len(g.Bytes), h.Memory[i].Bytes)
+			}
+		}
+	} else {
+		err = fmt.Errorf("memory has %d ranges here and %d at the source", len(regions), len(want))
+	}
+	if err != nil {
+		in.machine.Discard()
+		return err
+	}
+	in.memory = ram.NewReceiver(regions)
+	return nil
+}
+
+// join accepts, and waits for the connections for memory and for the reservations.
+func (in *incoming) join(h *hello) error {
+	var id [16]byte
+	_, _ = rand.Read(id[:])
+	in.session = hex.EncodeToString(id[:])
+	if err := in.conn.Send(wire.Accept, accept{in.session, in.machine.Describe()}); err != nil {
+		return err
+	}
+	// The next the source says is that its reservations are free, or why it won't come.
+	offered := make(chan error, 1)
+	_ = in.conn.SetReadDeadline(time.Now().Add(answerLimit))
+	go func() { offered <- in.conn.Expect(wire.Offered, nil) }()
+	in.streams = make([]*wire.Conn, h.Streams)
+	for missing := h.Streams; ; {
+		select {
+		case a := <-in.arrivals:
+			switch {
+			case a.hello != nil:
+				a.refuse(errors.New("another migration is being received here"))
+			case a.join.Session != in.session || a.join.Stream < 0 || a.join.Stream >= h.Streams || in.streams[a.join.Stream] != nil:
+				a.refuse(errors.New("no connection for memory is missing that this could be"))
+			default:
+				in.streams[a.join.Stream] = a.conn
+				if err := a.conn.Send(wire.Joined, nil); err != nil {
+					return err
+				}
+				missing--
+			}
+			continue
+		case err := <-offered:
+			if err != nil {
+				return err
+			}
+			if missing > 0 {
+				return fmt.Errorf("%d connections for memory did not come", missing)
+			}
+		}
+		break
+	}
+	_ = in.conn.SetReadDeadline(time.Time{})
+	if err := in.machine.Reserve(); err != nil {
+		return err
+	}
+	return in.conn.Send(wire.Reserved, nil)
+}
+
+// frame is what came on the control connection.
+type frame struct {
+	typ  wire.Type
+	body []byte
+}
+
+// follow does what the source says until the guest runs.
+func (in *incoming) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	marks := make(chan uint32, len(in.streams))
+	frames, end := make(chan frame), make(chan struct{})
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer func() { // ends the reading
+		close(end)
+		for _, s := range in.streams {
+			s.Close()
+		}
+		_ = in.conn.SetReadDeadline(time.Now())
+	}()
+	for i, s := range in.streams {
+		reading.Go(func() {
+			mark, err := in.memory.Stream(s, i, len(in.streams))
+			if err != nil {
+				cancel(fmt.Errorf("a connection for memory: %w", cause(err)))
+				return
+			}
+			marks <- mark
+		})
+	}
+	reading.Go(func() {
+		for {
+			h, err := in.conn.Next()
+			var body []byte
+			if err == nil {
+				body, err = in.conn.Payload(h)
+			}
+			if err != nil {
+				cancel(fmt.Errorf("the link to the source is lost (%w)", cause(err)))
+				return
+			}
+			select {
+			case frames <- frame{h.Type, body}:
+			case <-end:
+				return
+			}
+			if h.Type == wire.Commit || h.Type == wire.Abort {
+				return
+			}
+		}
+	})
+	for loaded := false; ; {
+		var f frame
+		select {
+		case f = <-frames:
+		case a := <-in.arrivals:
+			a.refuse(errors.New("another migration is being received here"))
+			continue
+		case <-ctx.Done():
+			// The source says why on the control connection, if it can, and closes the others as well.
+			select {
+			case f = <-frames:
+			case <-time.After(100 * time.Millisecond):
+			}
+			if f.typ != wire.Abort && f.typ != wire.Commit {
+				if loaded {
+					return fmt.Errorf("%w (%w)", ErrUncommitted, context.Cause(ctx))
+				}
+				return context.Cause(ctx)
+			}
+		}
+		done, err := in.handle(ctx, f, marks, &loaded)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// handle does what one frame says, and reports whether the guest runs.
+func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, loaded *bool) (done bool, err error) {
+	wrong := fmt.Errorf("the source sent %v, which is not its to send now", f.typ)
+	switch f.typ {
+	case wire.Abort:
+		return false, wire.Reason(f.body)
+	case wire.Handover:
+		if in.owner || *loaded {
+			return false, wrong
+		}
+		if err := in.machine.TakeOver(); err != nil {
+			return false, err
+		}
+		in.owner = true
+		return false, in.conn.Send(wire.Ready, nil)
+	case wire.GiveBack:
+		if *loaded {
+			return false, wrong
+		}
+		if in.owner {
+			if err := in.machine.GiveBack(); err != nil {
+				return false, err
+			}
+			in.owner = false
+		}
+		return false, in.conn.Send(wire.Given, nil)
+	case wire.State:
+		if !in.owner || *loaded {
+			return false, wrong
+		}
+		if err := in.load(ctx, f.body, marks); err != nil {
+			return false, err
+		}
+		*loaded = true
+		return false, in.conn.Send(wire.Loaded, nil)
+	case wire.Commit:
+		if !*loaded {
+			return false, wrong
+		}
+		begin := time.Now()
+		in.machine.Run()
+		// If this is lost, the source doesn't know, and says so.
+		_ = in.conn.SetWriteDeadline(time.Now().Add(deadLink))
+		_ = in.conn.Send(wire.Running, runs{time.Since(begin)})
+		return true, nil
+	}
+	return false, wrong
+}
+
+// load waits for the last of memory and loads the state.
+func (in *incoming) load(ctx context.Context, body []byte, marks <-chan uint32) error {
+	var s state
+	if err := wire.Decode(body, &s); err != nil {
+		return fmt.Errorf("the state: %w", err)
+	}
+	for range in.streams {
+		select {
+		case m := <-marks:
+			if m != s.Mark {
+				return fmt.Errorf("memory ends with mark %d and the state says %d", m, s.Mark)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := in.machine.Load(s.Machine); err != nil {
+		return fmt.Errorf("the state can't be loaded: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package migration
+
+import (
+	"strings"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/drain"
+)
+
+// drainShare is the part of --stall that a disk's drain may take; the rest is for its sync, the
+// hand-over and the downtime.
+const drainShare = 0.6
+
+// drains applies a drain controller to a guest's disks. The driver's loop uses it.
+type drains struct {
+	policy  drain.Policy
+	control *drain.Controller
+	disks   []Disk
+	windows []int // as last set
+	last    []drain.Sample
+	holding bool
+}
+
+func newDrains(p drain.Policy, stall time.Duration, disks []Disk) *drains {
+	d := &drains{policy: p, disks: disks, windows: make([]int, len(disks)), last: make([]drain.Sample, len(disks))}
+	var names []string
+	for i, k := range disks {
+		names = append(names, k.ID())
+		d.windows[i] = drain.Unlimited
+	}
+	d.control = drain.New(drain.Config{Policy: p, Budget: time.Duration(drainShare * float64(stall)), Disks: names})
+	return d
+}
+
+// look samples the disks, sets their windows, and says how far they are.
+func (d *drains) look(now time.Duration) Drain {
+	for i, k := range d.disks {
+		d.last[i] = k.Sample()
+	}
+	d.set(d.control.Step(now, d.last))
+	say := Drain{
+		Ready:   d.control.Ready(),
+		Drained: d.control.State() == drain.Drained,
+		Missed:  d.control.State() == drain.BackingOff,
+	}
+	say.Verdict = verdict(d.control.Verdict())
+	return say
+}
+
+// verdict names the disks that can't be drained, and the --stall that they need.
+func verdict(err error) string {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return ""
+	}
+	var all []string
+	for _, err := range joined.Unwrap() {
+		if s, ok := err.(*drain.Shortfall); ok {
+			stall := time.Duration(float64(s.Budget) / drainShare).Round(10 * time.Millisecond)
+			all = append(all, s.Sentence("--stall "+stall.String()))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+func (d *drains) set(windows []int) {
+	if d.policy == drain.Off {
+		return
+	}
+	for i, n := range windows {
+		if n != d.windows[i] {
+			d.windows[i] = n
+			d.disks[i].SetWindow(n)
+		}
+	}
+}
+
+// open ends a hold, or with it the migration.
+func (d *drains) open(forGood bool) {
+	if d.control.State() != drain.BackingOff || forGood {
+		d.control.Open()
+		if !forGood {
+			d.control.Ebb()
+		}
+	}
+	for i, k := range d.disks {
+		// In EBB the next look sets what the law has learnt.
+		d.windows[i] = drain.Unlimited
+		k.SetWindow(drain.Unlimited)
+	}
+}
+
+// samples is what the disks are like, as of the last look.
+func (d *drains) samples() []DiskSample {
+	list := make([]DiskSample, len(d.disks))
+	for i, k := range d.disks {
+		s := d.last[i]
+		list[i] = DiskSample{ID: k.ID(), InFlight: s.InFlight, Completed: s.Completed, Drain: s.Going.Length}
+		if w := d.windows[i]; w != drain.Unlimited {
+			list[i].Window = &w
+		}
+	}
+	return list
+}

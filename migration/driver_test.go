@@ -1,0 +1,160 @@
+package migration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/drain"
+)
+
+// The whole way, with every policy: the guest's memory and state arrive, once.
+func TestMigration(t *testing.T) {
+	for _, p := range []drain.Policy{drain.Adaptive, drain.Serial, drain.Off} {
+		t.Run(p.String(), func(t *testing.T) {
+			w := newWorld(t, "vda", "vdb")
+			disk := &fakeDisk{world: w, id: "vda"}
+			g := newFakeGuest(w, disk, &fakeDisk{world: w, id: "vdb"})
+			h := newFakeHost(w, "vda", "vdb")
+			var phases []string
+			r := w.migrate(t.Context(), g, h, Options{Drain: p, Progress: func(p Progress) { phases = append(phases, p.Phase) }}, nil)
+			if r.source != nil || r.dest != nil || r.in == nil {
+				t.Fatalf("source %v, destination %v", r.source, r.dest)
+			}
+			w.atDestination()
+			if h.state != g.state || !bytes.Equal(h.memory[0].Bytes, g.memory[0].Bytes) || disk.syncs == 0 {
+				t.Errorf("state %s, syncs %d, or other memory", h.state, disk.syncs)
+			}
+			d := r.report.Downtime
+			if d.Total <= 0 || d.Stop+d.Drain+d.LastRAM+d.State+d.Commit > d.Total || !strings.HasPrefix(r.report.Line(), "migrated in ") {
+				t.Errorf("%+v: %s", d, r.report.Line())
+			}
+			var last string
+			for _, p := range r.report.Phases {
+				last = p.Phase
+			}
+			if last != "gone" || r.report.Memory.Pages != 63 { // the first is zeroes
+				t.Errorf("phases %+v, memory %+v", r.report.Phases, r.report.Memory)
+			}
+		})
+	}
+}
+
+// Wherever a side fails before the commit point, the guest goes on at the source as it was, and both say why.
+func TestFailuresBeforeCommit(t *testing.T) {
+	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "take over", "stop", "save", "load"} {
+		for _, p := range []drain.Policy{drain.Adaptive, drain.Off} {
+			t.Run(step+"/"+p.String(), func(t *testing.T) {
+				w := newWorld(t, "vda", "vdb")
+				w.breakAt = func(s string) error {
+					if s == step {
+						return errors.New("it breaks here")
+					}
+					return nil
+				}
+				g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"}, &fakeDisk{world: w, id: "vdb"})
+				r := w.migrate(t.Context(), g, newFakeHost(w, "vda", "vdb"), Options{Drain: p}, nil)
+				if r.source == nil || !strings.Contains(r.source.Error(), "it breaks here") {
+					t.Errorf("the source says %v", r.source)
+				}
+				if refused := step == "prepare"; !refused && (r.dest == nil || !strings.Contains(r.dest.Error(), "it breaks here")) {
+					t.Errorf("the destination says %v", r.dest)
+				}
+				w.atSource()
+			})
+		}
+	}
+}
+
+// Cancelling works in every phase up to the commit point.
+func TestCancel(t *testing.T) {
+	for _, step := range []string{"check", "track", "sync", "take over", "stop", "load"} {
+		t.Run(step, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			w := newWorld(t, "vda")
+			cancelled := make(chan struct{})
+			w.breakAt = func(s string) error {
+				if s == step {
+					cancel()
+					if s == "take over" || s == "load" { // at the destination, which knows by the link
+						<-cancelled
+					}
+				}
+				return nil
+			}
+			go func() { // until the source has taken it in
+				<-ctx.Done()
+				time.AfterFunc(200*time.Millisecond, func() { close(cancelled) })
+			}()
+			g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"})
+			r := w.migrate(ctx, g, newFakeHost(w, "vda"), Options{}, nil)
+			if !errors.Is(r.source, errCancelled) {
+				t.Errorf("%v", r.source)
+			}
+			w.atSource()
+		})
+	}
+}
+
+// A disk that hangs: the guest runs on, and at the timeout it is named.
+func TestHungDisk(t *testing.T) {
+	w := newWorld(t, "vda", "vdb")
+	g := newFakeGuest(w, &fakeDisk{world: w, id: "vda", busy: 3}, &fakeDisk{world: w, id: "vdb", busy: 5, hangs: true})
+	r := w.migrate(t.Context(), g, newFakeHost(w, "vda", "vdb"),
+		Options{Limits: Limits{Downtime: time.Second, Stall: time.Second, Timeout: 2 * time.Second}}, nil)
+	if r.source == nil || !strings.Contains(r.source.Error(), "disk vdb has not answered for ") {
+		t.Errorf("%v", r.source)
+	}
+	w.atSource()
+	if r.report.Error == "" || len(r.report.Phases) < 3 {
+		t.Errorf("%+v", r.report.Phases)
+	}
+}
+
+// A destination that is slow to take over: the hold is given up, and tried again.
+func TestMissedHandOver(t *testing.T) {
+	w := newWorld(t, "vda")
+	var once sync.Once
+	w.breakAt = func(s string) error {
+		if s == "take over" {
+			once.Do(func() { time.Sleep(400 * time.Millisecond) }) // that is its slowness
+		}
+		return nil
+	}
+	g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"})
+	r := w.migrate(t.Context(), g, newFakeHost(w, "vda"),
+		Options{Limits: Limits{Downtime: time.Second, Stall: 300 * time.Millisecond, Timeout: patience}}, nil)
+	if r.source != nil || len(r.report.Retries) != 1 {
+		t.Fatalf("%v, retries %q", r.source, r.report.Retries)
+	}
+	w.atDestination()
+}
+
+// An image that somebody else took while it was nobody's: the guest must not go on without it.
+func TestLostImage(t *testing.T) {
+	w := newWorld(t, "vda")
+	w.breakAt = func(s string) error {
+		switch s {
+		case "load":
+			return errors.New("it breaks here")
+		case "reclaim":
+			return errors.New("image is locked")
+		}
+		return nil
+	}
+	defer func(before time.Duration) { reclaimLimit = before }(reclaimLimit)
+	reclaimLimit = 100 * time.Millisecond
+	g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"})
+	r := w.migrate(t.Context(), g, newFakeHost(w, "vda"), Options{}, nil)
+	if r.source == nil || w.runner != "" || !strings.Contains(w.paused, "disk vda: image is locked") {
+		t.Errorf("%v; it runs at %q, paused %q", r.source, w.runner, w.paused)
+	}
+	if w.windows["vda"] != 0 {
+		t.Errorf("the disk's window is %d", w.windows["vda"])
+	}
+	w.check()
+}

@@ -1,0 +1,180 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// holdContext begins what belongs to one hold. It ends with the hold, or with the migration.
+func (d *sourceDriver) holdContext() context.Context {
+	d.holding()
+	ctx, cancel := context.WithCancel(d.ctx)
+	d.holding = cancel
+	return ctx
+}
+
+// closeDisks closes all disks and posts Drained when nothing is in flight. The vCPUs stand.
+func (d *sourceDriver) closeDisks() {
+	d.report.closing(d)
+	d.task(Drained, func(ctx context.Context) (Event, error) {
+		return Event{}, onDisks(d.disks, func(k Disk) error {
+			k.SetWindow(0)
+			return k.Idle(ctx)
+		})
+	})
+}
+
+// onDisks does something with all disks at once.
+func onDisks(disks []Disk, f func(Disk) error) error {
+	errs := make(chan error, len(disks))
+	for _, k := range disks {
+		go func() {
+			err := f(k)
+			if err != nil {
+				err = fmt.Errorf("disk %s: %w", k.ID(), err)
+			}
+			errs <- err
+		}()
+	}
+	var all error
+	for range disks {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}
+
+// handOver gives the images away: the guest still runs, but none of its requests is in flight or taken.
+func (d *sourceDriver) handOver(ctx context.Context) error {
+	err := onDisks(d.disks, func(k Disk) error {
+		if err := k.Idle(ctx); err != nil { // now it is, but the guest may not have been told
+			return err
+		}
+		return k.Sync(ctx)
+	})
+	if ctx.Err() != nil {
+		return nil // missed, which somebody else has noticed
+	}
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	for _, k := range d.disks {
+		d.released = append(d.released, k)
+		if err := k.ReleaseOwner(); err != nil {
+			return fmt.Errorf("disk %s: %w", k.ID(), err)
+		}
+	}
+	d.handedOver = true
+	if err := d.control.Send(wire.Handover, nil); err != nil {
+		return d.lost(err)
+	}
+	return nil
+}
+
+// takeBack undoes handOver.
+func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
+	d.mu.Lock()
+	handed := d.handedOver
+	d.handedOver = false
+	d.mu.Unlock()
+	if handed {
+		if err := d.control.Send(wire.GiveBack, nil); err != nil {
+			return Event{}, d.lost(err)
+		}
+		select {
+		case <-d.given:
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		case <-time.After(answerLimit):
+			return Event{}, errors.New("the destination does not give the images back")
+		}
+	}
+	if err := d.regain(ctx); err != nil {
+		return Event{Kind: OwnerLost, Err: err}, nil
+	}
+	return Event{}, nil
+}
+
+// regain takes the owner locks that were given away, at once: nobody has them.
+func (d *sourceDriver) regain(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.released) > 0 {
+		k := d.released[0]
+		if err := k.ReclaimOwner(); err != nil {
+			return fmt.Errorf("disk %s: %w", k.ID(), err)
+		}
+		d.released = d.released[1:]
+	}
+	return nil
+}
+
+// reclaim takes back every lock that was given away. A destination that doesn't know yet that it
+// is over may have them for as long as it takes to notice.
+func (d *sourceDriver) reclaim() {
+	go func() {
+		var err error
+		for deadline := time.Now().Add(reclaimLimit); ; {
+			if err = d.reclaimAll(); err == nil || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		d.mu.Lock()
+		lost := len(d.released) > 0
+		d.mu.Unlock()
+		switch {
+		case err == nil:
+			d.post(Event{Kind: Reclaimed})
+		case lost:
+			d.post(Event{Kind: OwnerLost, Err: fmt.Errorf("the migration failed and %w", err)})
+		default:
+			d.o.Log.Warn("the reservation of an image isn't free again; nobody else gets the image all the same", "err", err)
+			d.post(Event{Kind: Reclaimed})
+		}
+	}()
+}
+
+func (d *sourceDriver) reclaimAll() error {
+	if err := d.regain(context.Background()); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all error
+	d.offered = slices.DeleteFunc(d.offered, func(k Disk) bool {
+		err := k.ReclaimReservation()
+		if err != nil {
+			all = errors.Join(all, fmt.Errorf("disk %s: %w", k.ID(), err))
+		}
+		return err == nil
+	})
+	return all
+}
+
+// writeBack keeps what the guest writes from gathering in the host's page cache.
+func (d *sourceDriver) writeBack() {
+	ctx := d.ctx
+	for _, k := range d.disks {
+		d.tasks.Go(func() {
+			for ctx.Err() == nil {
+				if k.SyncDebt() > 0 {
+					_ = k.WriteBack(ctx) // what it can't, Sync says
+				}
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+}

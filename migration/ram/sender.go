@@ -1,0 +1,267 @@
+package ram
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/bits"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// Sender is the source's side.
+type Sender struct {
+	regions []Region
+	log     Log
+	streams []*wire.Conn
+	limit   *rate.Limiter // bytes a second; nil: none
+
+	dirty [][]uint64 // by region: to be sent
+	marks uint32
+	sent  Sent
+}
+
+// Sent is what was sent so far.
+type Sent struct {
+	Bytes    uint64 // on the wire
+	Pages    uint64 // with content
+	Zeroes   uint64 // pages of zeroes
+	Passes   int
+	Throttle time.Duration // waited for the bandwidth cap
+}
+
+// NewSender sends on streams, each of which has one writer from now on. All pages are dirty at
+// first. bandwidth is the most bytes a second, all streams together; 0: no bound.
+func NewSender(regions []Region, log Log, streams []*wire.Conn, bandwidth uint64) *Sender {
+	s := &Sender{regions: regions, log: log, streams: streams}
+	if bandwidth > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(bandwidth), int(max(wire.MaxPages+wire.HeaderSize, bandwidth/100)))
+	}
+	for _, r := range regions {
+		bitmap := make([]uint64, words(r.pages()))
+		for p := range bitmap {
+			bitmap[p] = ^uint64(0)
+		}
+		if rest := r.pages() % 64; rest > 0 {
+			bitmap[len(bitmap)-1] = 1<<rest - 1
+		}
+		s.dirty = append(s.dirty, bitmap)
+	}
+	return s
+}
+
+// Collect takes over what was written, and returns how many bytes are to be sent.
+func (s *Sender) Collect() (left uint64, err error) {
+	for i := range s.dirty {
+		if err := s.log.Written(i, s.dirty[i]); err != nil {
+			return 0, err
+		}
+		left += count(s.dirty[i]) * PageSize
+	}
+	return left, nil
+}
+
+// Result is what one pass did.
+type Result struct {
+	Bytes uint64        // sent, of memory: pages of zeroes count for nothing
+	Took  time.Duration // for all of it
+	Left  uint64        // bytes that are dirty again
+}
+
+// Pass sends all that is dirty, while the guest runs. It is over when everything was handed to the
+// connections. ctx ends it early; the connections are useless then.
+func (s *Sender) Pass(ctx context.Context) (Result, error) {
+	begin := time.Now()
+	if _, err := s.Collect(); err != nil {
+		return Result{}, err
+	}
+	n, err := s.send(ctx, false)
+	if err != nil {
+		return Result{}, err
+	}
+	left, err := s.Collect()
+	return Result{Bytes: n, Took: time.Since(begin), Left: left}, err
+}
+
+// Last sends the rest and a mark behind it on every stream, whose number it returns. The guest and
+// its devices write nothing any more.
+func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
+	begin := time.Now()
+	if _, err = s.Collect(); err != nil {
+		return 0, r, err
+	}
+	s.marks++
+	r.Bytes, err = s.send(ctx, true)
+	r.Took = time.Since(begin)
+	return s.marks, r, err
+}
+
+// Sent returns the sum over all passes. Not beside a pass.
+func (s *Sender) Sent() Sent { return s.sent }
+
+func (s *Sender) send(ctx context.Context, last bool) (sum uint64, err error) {
+	outs := make([]out, len(s.streams))
+	errs := make([]error, len(s.streams))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var sending sync.WaitGroup
+	for i, c := range s.streams {
+		sending.Go(func() {
+			o := &outs[i]
+			o.ctx, o.conn = ctx, c
+			if !last {
+				o.limit = s.limit
+			}
+			if errs[i] = s.stream(o, i, last); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	sending.Wait()
+	for i := range outs {
+		sum += outs[i].pages * PageSize
+		s.sent.Bytes += outs[i].bytes
+		s.sent.Pages += outs[i].pages
+		s.sent.Zeroes += outs[i].zeroes
+		s.sent.Throttle += outs[i].waited
+	}
+	s.sent.Passes++
+	return sum, errors.Join(errs...)
+}
+
+// stream sends the chunks of one stream.
+func (s *Sender) stream(o *out, nr int, last bool) error {
+	chunk := 0
+	for i, r := range s.regions {
+		bitmap := s.dirty[i]
+		for at := 0; at < len(bitmap); at, chunk = at+chunkWords, chunk+1 {
+			if chunk%len(s.streams) != nr {
+				continue
+			}
+			part := bitmap[at:min(at+chunkWords, len(bitmap))]
+			if count(part) == 0 {
+				continue
+			}
+			if !last {
+				if err := s.log.Clear(i, uint64(at)*64, part); err != nil {
+					return err
+				}
+			}
+			if err := o.chunk(r, uint64(at)*64, part); err != nil {
+				return err
+			}
+			clear(part)
+		}
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	if last {
+		return o.conn.Send(wire.Mark, binary.LittleEndian.AppendUint32(nil, s.marks))
+	}
+	return nil
+}
+
+// out gathers pages into frames for one stream.
+type out struct {
+	ctx    context.Context
+	conn   *wire.Conn
+	limit  *rate.Limiter
+	waited time.Duration
+
+	bytes, pages, zeroes uint64
+
+	runs    [maxRuns]run
+	count   int
+	content []byte // private: the guest goes on writing, and the checksum must be right
+	table   [tableHead + maxRuns*runSize]byte
+	frame   []byte
+}
+
+type run struct {
+	page  uint64
+	pages uint32
+	kind  uint32
+}
+
+var zeroPage [PageSize]byte
+
+func (o *out) chunk(r Region, first uint64, bitmap []uint64) error {
+	for i, w := range bitmap {
+		for ; w != 0; w &= w - 1 {
+			p := first + uint64(i)*64 + uint64(bits.TrailingZeros64(w))
+			if err := o.page(r.GPA/PageSize+p, r.Bytes[p*PageSize:][:PageSize]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *out) page(number uint64, page []byte) error {
+	// What the guest writes after either look at the page is on the log again.
+	kind := uint32(kindContent)
+	if bytes.Equal(page, zeroPage[:]) {
+		kind = kindZeroes
+		o.zeroes++
+	} else {
+		o.content = append(o.content, page...)
+		o.pages++
+	}
+	if n := o.count; n > 0 && o.runs[n-1].kind == kind && o.runs[n-1].page+uint64(o.runs[n-1].pages) == number {
+		o.runs[n-1].pages++
+	} else {
+		o.runs[n] = run{number, 1, kind}
+		o.count++
+	}
+	if o.count == maxRuns || len(o.content) == maxContent {
+		return o.flush()
+	}
+	return nil
+}
+
+func (o *out) flush() error {
+	if o.count == 0 {
+		return nil
+	}
+	le := binary.LittleEndian
+	table := o.table[:tableHead+o.count*runSize]
+	clear(table[:tableHead])
+	le.PutUint16(table, uint16(o.count))
+	for i, r := range o.runs[:o.count] {
+		b := table[tableHead+i*runSize:]
+		le.PutUint64(b, r.page)
+		le.PutUint32(b[8:], r.pages)
+		le.PutUint32(b[12:], r.kind)
+	}
+	o.frame = append(o.frame[:0], make([]byte, wire.HeaderSize)...)
+	wire.PutHeader(o.frame, wire.Pages, len(table)+len(o.content), table, o.content)
+	o.frame = append(o.frame, table...)
+	n := len(o.frame) + len(o.content)
+	if o.limit != nil {
+		begin := time.Now()
+		if err := o.limit.WaitN(o.ctx, n); err != nil {
+			return err
+		}
+		o.waited += time.Since(begin)
+	}
+	if err := o.ctx.Err(); err != nil {
+		return err
+	}
+	if _, err := o.conn.Write(o.frame); err != nil {
+		return err
+	}
+	if len(o.content) > 0 {
+		if _, err := o.conn.Write(o.content); err != nil {
+			return err
+		}
+	}
+	o.bytes += uint64(n)
+	o.count, o.content = 0, o.content[:0]
+	return nil
+}

@@ -1,0 +1,224 @@
+package migration
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/ram"
+)
+
+// Report is what a migration was like. Durations are nanoseconds in JSON.
+type Report struct {
+	Total    time.Duration `json:"total_ns"`
+	Downtime Downtime      `json:"downtime"`
+	Held     time.Duration `json:"io_held_ns"`        // from the first disk's closing until the guest ran at the destination
+	InFlight int           `json:"in_flight_at_stop"` // requests when the vCPUs were stopped
+	Retries  []string      `json:"retries,omitempty"` // why each hold that was missed was
+	Throttle int           `json:"throttle_percent"`  // by how much the vCPUs were slowed down at the end
+	Memory   Memory        `json:"memory"`
+	Phases   []PhaseTime   `json:"phases"`
+	Passes   []PassReport  `json:"passes"`
+	Samples  []Sample      `json:"samples"`
+	Error    string        `json:"error,omitempty"`
+
+	stopping, stoppedAt, sentAt, loadedAt time.Duration // since the beginning
+	closingAt                             time.Duration
+	resume                                time.Duration
+
+	ram       sync.Mutex // held while a pass runs
+	lastBegan bool       // no other pass comes
+	lastTook  time.Duration
+	saved     time.Duration
+}
+
+// Downtime is how long no vCPU ran, and what took the time.
+type Downtime struct {
+	Total   time.Duration `json:"total_ns"`
+	Stop    time.Duration `json:"stop_ns"`     // until the last vCPU stood
+	Drain   time.Duration `json:"drain_ns"`    // requests in flight, and the images' hand-over: only with --drain off
+	LastRAM time.Duration `json:"last_ram_ns"` // the last pass over memory
+	State   time.Duration `json:"state_ns"`    // saving, sending and loading it
+	Commit  time.Duration `json:"commit_ns"`   // from LOADED to RUNNING, there and back
+	Resume  time.Duration `json:"resume_ns"`   // of that, until the vCPUs were let go
+}
+
+// Memory is what was sent of it.
+type Memory struct {
+	Bytes  uint64 `json:"bytes"` // on the wire
+	Pages  uint64 `json:"pages"`
+	Zeroes uint64 `json:"zero_pages"`
+	Passes int    `json:"passes"`
+}
+
+// PhaseTime is when a phase began.
+type PhaseTime struct {
+	Phase string        `json:"phase"`
+	At    time.Duration `json:"at_ns"`
+	// InFlight is the requests in flight at that time.
+	InFlight int `json:"in_flight"`
+}
+
+// PassReport is one pass over memory.
+type PassReport struct {
+	At    time.Duration `json:"at_ns"` // its end
+	Bytes uint64        `json:"bytes"`
+	Left  uint64        `json:"left_bytes"`
+	Took  time.Duration `json:"took_ns"`
+}
+
+// Sample is what the disks are like at a time.
+type Sample struct {
+	At    time.Duration `json:"at_ns"`
+	Phase string        `json:"phase"`
+	Disks []DiskSample  `json:"disks"`
+}
+
+// DiskSample is one disk's part.
+type DiskSample struct {
+	ID        string        `json:"id"`
+	InFlight  int           `json:"in_flight"`
+	Window    *int          `json:"window"` // nil: no bound
+	Completed uint64        `json:"completed"`
+	Drain     time.Duration `json:"drain_ns"` // expected
+}
+
+// Progress is how a migration goes, for who watches it.
+type Progress struct {
+	Phase    string        `json:"phase"`
+	Elapsed  time.Duration `json:"elapsed_ns"`
+	Left     uint64        `json:"left_bytes"`
+	Sent     uint64        `json:"sent_bytes"`
+	Rate     float64       `json:"rate_bytes_per_s"`
+	Dirty    float64       `json:"dirty_bytes_per_s"`
+	Expected time.Duration `json:"expected_downtime_ns"`
+	Throttle int           `json:"throttle_percent"`
+	Retries  int           `json:"retries"`
+	Disks    []DiskSample  `json:"disks"`
+	Verdict  string        `json:"verdict,omitempty"`
+}
+
+func newReport(d *sourceDriver) *Report { return &Report{} }
+
+func inFlight(disks []DiskSample) (n int) {
+	for _, k := range disks {
+		n += k.InFlight
+	}
+	return n
+}
+
+func (r *Report) enter(d *sourceDriver, p Phase, at time.Duration) {
+	disks := d.drains.samples()
+	r.Phases = append(r.Phases, PhaseTime{p.String(), at, inFlight(disks)})
+	if p == Stop {
+		r.InFlight = inFlight(disks)
+	}
+}
+
+func (r *Report) event(d *sourceDriver, e Event) {
+	switch e.Kind {
+	case Stopped:
+		r.stoppedAt = e.Now
+	case Loaded:
+		r.loadedAt = e.Now
+	case Runs:
+		r.finished(d, e.Now)
+	}
+}
+
+func (r *Report) closing(d *sourceDriver) { r.closingAt = d.now() }
+
+// passed notes a pass. r.ram is held.
+func (r *Report) passed(d *sourceDriver, p ram.Result) {
+	r.Passes = append(r.Passes, PassReport{d.now(), p.Bytes, p.Left, p.Took})
+}
+
+// last notes the last one. r.ram is held.
+func (r *Report) last(d *sourceDriver, p ram.Result, saved time.Duration) {
+	r.passed(d, p)
+	r.sentAt, r.lastTook, r.saved = d.now(), p.Took, saved
+}
+
+func (r *Report) finished(d *sourceDriver, now time.Duration) {
+	r.Downtime = Downtime{
+		Total:   now - r.stopping,
+		Stop:    r.stoppedAt - r.stopping,
+		Drain:   r.sentAt - r.lastTook - r.saved - r.stoppedAt,
+		LastRAM: r.lastTook,
+		State:   r.saved + r.loadedAt - r.sentAt,
+		Commit:  now - r.loadedAt,
+		Resume:  r.resume,
+	}
+	r.Held = now - r.closingAt
+}
+
+// finish fills in what is known at the end.
+func (r *Report) finish(d *sourceDriver) {
+	r.Total = d.now()
+	r.Retries = d.core.Retries()
+	r.Throttle = d.core.Throttled()
+	if err := d.core.Err(); err != nil {
+		r.Error = err.Error()
+	}
+	if d.sender != nil && r.ram.TryLock() { // else a pass still ends
+		s := d.sender.Sent()
+		r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}
+		r.ram.Unlock()
+	}
+}
+
+// MarshalJSON makes a copy's of what doesn't change any more.
+func (r *Report) MarshalJSON() ([]byte, error) {
+	type plain Report
+	return json.Marshal((*plain)(r))
+}
+
+// Line is the whole thing in one line.
+func (r *Report) Line() string {
+	d := r.Downtime
+	parts := []string{"stop " + ms(d.Stop)}
+	if d.Drain >= 100*time.Microsecond {
+		parts = append(parts, "drain "+ms(d.Drain))
+	}
+	parts = append(parts, "last RAM "+ms(d.LastRAM), "state "+ms(d.State), "commit "+ms(d.Commit), "resume "+ms(d.Resume))
+	return fmt.Sprintf("migrated in %.1f s · downtime %s ms (%s) · I/O held %.0f ms · in flight at stop %d",
+		r.Total.Seconds(), ms(d.Total), strings.Join(parts, " · "), float64(r.Held)/1e6, r.InFlight)
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
+
+// show samples the disks, and tells who watches.
+func (d *sourceDriver) show() {
+	now := d.now()
+	phase := d.core.Phase()
+	samples := d.drains.samples()
+	if phase >= Ebb {
+		d.report.Samples = append(d.report.Samples, Sample{now, phase.String(), samples})
+	}
+	if now-d.shown < progressTime || d.o.Progress == nil {
+		return
+	}
+	d.shown = now
+	d.o.Progress(d.progress(samples))
+}
+
+func (d *sourceDriver) progress(samples []DiskSample) Progress {
+	c := d.core
+	p := Progress{
+		Phase: c.Phase().String(), Elapsed: d.now(), Left: c.left, Rate: c.rate, Expected: c.Expected(),
+		Throttle: c.Throttled(), Retries: len(c.Retries()), Disks: samples, Verdict: c.verdict,
+	}
+	if d.report.ram.TryLock() {
+		if d.sender != nil {
+			p.Sent = d.sender.Sent().Bytes
+		}
+		if n := len(d.report.Passes); n > 0 && d.report.Passes[n-1].Took > 0 {
+			last := d.report.Passes[n-1]
+			p.Dirty = float64(last.Left) / last.Took.Seconds()
+		}
+		d.report.ram.Unlock()
+	}
+	return p
+}

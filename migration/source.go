@@ -1,0 +1,446 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/drain"
+	"github.com/ebb-vmm/ebb/migration/ram"
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// Options of a migration.
+type Options struct {
+	Name      string // the VM's
+	Address   string // HOST:PORT of the destination
+	Limits    Limits
+	Drain     drain.Policy
+	Streams   int    // connections for memory; 0: DefaultStreams
+	Bandwidth uint64 // bytes a second; 0: no bound
+	Security  Security
+	Log       *slog.Logger
+
+	// Progress, if set, is told how it goes, some ten times a second. It must not block.
+	Progress func(Progress)
+}
+
+// ErrUnconfirmed is behind the error of a migration whose destination may or may not run the guest.
+var ErrUnconfirmed = errors.New("the destination did not confirm that it runs the guest")
+
+// Send migrates a guest. When it returns nil the guest runs at the destination, and Guest.Leave was
+// called. With any other error than ErrUnconfirmed it goes on here, as if nothing had happened.
+// Cancelling ctx cancels the migration, up to its commit point.
+func Send(ctx context.Context, o Options, g Guest) (*Report, error) {
+	if o.Streams == 0 {
+		o.Streams = DefaultStreams
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Limits.Offline = o.Drain == drain.Off
+	d := &sourceDriver{o: o, guest: g, disks: g.Disks(), core: NewSource(o.Limits), events: make(chan Event, 64), begin: time.Now()}
+	d.report = newReport(d)
+	d.drains = newDrains(o.Drain, o.Limits.Stall, d.disks)
+	return d.run(ctx)
+}
+
+// sourceDriver does what the source's state machine says.
+type sourceDriver struct {
+	o      Options
+	guest  Guest
+	disks  []Disk
+	core   *Source
+	drains *drains
+	report *Report
+	events chan Event
+	begin  time.Time
+
+	ctx    context.Context // of the connections, until Abandon
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	control *wire.Conn
+	sender  *ram.Sender
+	given   chan struct{} // GIVEN came
+	closed  bool          // by Abandon
+
+	holding    context.CancelFunc // ends what belongs to one hold
+	mu         sync.Mutex         // guards what follows, and conns
+	conns      []net.Conn
+	handedOver bool   // HANDOVER was sent, and not taken back
+	released   []Disk // whose owner locks were given away
+	offered    []Disk // whose reservations were
+
+	settled bool // after a failure: every lock is back, or lost
+	tracked bool
+	shown   time.Duration
+}
+
+const (
+	tickTime     = 5 * time.Millisecond
+	progressTime = 100 * time.Millisecond
+)
+
+// reclaimLimit is how long the other side may keep a lock that is to come back. Tests change it.
+var reclaimLimit = 3 * deadLink
+
+func (d *sourceDriver) now() time.Duration { return time.Since(d.begin) }
+
+// post tells what has happened.
+func (d *sourceDriver) post(e Event) {
+	e.Now = d.now()
+	d.events <- e
+}
+
+// run is the loop: one goroutine steps the machine and begins what it says; what takes time has
+// goroutines of its own, which post events.
+func (d *sourceDriver) run(ctx context.Context) (*Report, error) {
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.holding = func() {}
+	tick := time.NewTicker(tickTime)
+	defer tick.Stop()
+	cancelled, over := ctx.Done(), d.guest.Over()
+	d.step(Event{Kind: Begin})
+	for !d.done() {
+		select {
+		case e := <-d.events:
+			d.step(e)
+		case <-tick.C:
+			d.step(Event{Kind: Tick, Drain: d.drains.look(d.now())})
+			d.show()
+		case <-cancelled:
+			cancelled = nil
+			d.step(Event{Kind: Cancelled})
+		case <-over:
+			over = nil
+			d.step(Event{Kind: Failed, Err: errors.New("the guest ended or reset before it was migrated")})
+		}
+	}
+	d.cancel()
+	d.close()
+	go func() { // nobody waits for them: a disk may hang
+		for range d.events {
+		}
+	}()
+	go func() { d.tasks.Wait(); close(d.events) }()
+	d.report.finish(d)
+	return d.report, d.outcome()
+}
+
+func (d *sourceDriver) done() bool {
+	switch d.core.Phase() {
+	case Run:
+		return d.settled
+	case Commit:
+		return d.core.Err() != nil
+	case Gone:
+		return true
+	}
+	return false
+}
+
+func (d *sourceDriver) outcome() error {
+	err := d.core.Err()
+	if d.core.Phase() == Commit {
+		return fmt.Errorf("%w (%w): it is stopped here; look at the destination, and only if it does not run there: `ebb resume %s --force`",
+			ErrUnconfirmed, err, d.o.Name)
+	}
+	return err
+}
+
+func (d *sourceDriver) step(e Event) {
+	if e.Now == 0 {
+		e.Now = d.now()
+	}
+	was := d.core.Phase()
+	actions := d.core.Step(e)
+	if now := d.core.Phase(); now != was {
+		d.report.enter(d, now, e.Now)
+	}
+	d.report.event(d, e)
+	if was == Run && e.Kind != Begin && (e.Kind == Reclaimed || e.Kind == OwnerLost) {
+		defer func() { d.settled = true }()
+	}
+	for _, a := range actions {
+		d.do(a)
+	}
+}
+
+// task runs f on a goroutine of its own. Its event is what f returns; an error is a failure.
+func (d *sourceDriver) task(done EventKind, f func(ctx context.Context) (Event, error)) {
+	ctx := d.ctx
+	d.tasks.Go(func() {
+		e, err := f(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return // abandoned: nobody is to know
+		case err != nil:
+			e = Event{Kind: Failed, Err: err}
+		case e.Kind == Begin: // none of its own
+			e.Kind = done
+		}
+		d.post(e)
+	})
+}
+
+func (d *sourceDriver) do(a Action) {
+	switch a.Do {
+	case Connect:
+		d.task(Accepted, d.connect)
+	case TrackMemory:
+		if err := d.guest.Track(true); err != nil {
+			d.tasks.Go(func() { d.post(Event{Kind: Failed, Err: fmt.Errorf("no dirty log: %w", err)}) })
+			return
+		}
+		d.tracked = true
+		d.writeBack()
+	case SendPass:
+		d.task(PassDone, func(ctx context.Context) (Event, error) { return d.pass(ctx, a.After) })
+	case Throttle:
+		d.guest.Throttle(a.Percent)
+	case BeginDrain:
+		d.drains.control.Ebb()
+	case HoldDisks:
+		d.report.closing(d)
+		d.drains.control.Hold()
+	case CloseDisks:
+		d.closeDisks()
+	case HandOver:
+		ctx := d.holdContext()
+		d.task(Tick, func(context.Context) (Event, error) { return Event{Kind: Tick}, d.handOver(ctx) })
+	case TakeBack:
+		d.holding()
+		d.task(Returned, d.takeBack)
+	case OpenDisks:
+		d.holding()
+		d.drains.open(d.core.Phase() == Run)
+	case StopGuest:
+		d.report.stopping = d.now()
+		if err := d.guest.Stop(); err != nil {
+			d.tasks.Go(func() { d.post(Event{Kind: Failed, Err: err}) })
+			return
+		}
+		d.step(Event{Kind: Stopped})
+	case SendLast:
+		d.task(Tick, d.last)
+	case SendCommit:
+		if err := d.control.Send(wire.Commit, nil); err != nil {
+			d.step(Event{Kind: Failed, Err: err})
+		}
+	case Leave:
+		d.guest.Leave()
+	case Abandon:
+		d.abandon(a.Err)
+	case ResumeGuest:
+		d.guest.Resume()
+	case Reclaim:
+		d.reclaim()
+	case PauseGuest, Strand:
+		d.guest.Pause(a.Err.Error())
+	}
+}
+
+// connect asks the destination.
+func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
+	machine, err := d.guest.Describe()
+	if err != nil {
+		return Event{}, err
+	}
+	if d.control, err = d.open(ctx); err != nil {
+		return Event{}, err
+	}
+	answers := func(limit time.Duration) { _ = d.control.SetReadDeadline(time.Now().Add(limit)) }
+	answers(answerLimit)
+	if err := d.control.Send(wire.Hello, hello{d.o.Name, ranges(d.guest.Regions()), d.o.Streams, machine}); err != nil {
+		return Event{}, d.lost(err)
+	}
+	var a accept
+	if err := d.control.Expect(wire.Accept, &a); err != nil {
+		return Event{}, d.refused(err)
+	}
+	if err := d.guest.Check(a.Machine); err != nil {
+		return Event{}, err
+	}
+	streams := make([]*wire.Conn, d.o.Streams)
+	for i := range streams {
+		if streams[i], err = d.open(ctx); err != nil {
+			return Event{}, err
+		}
+		_ = streams[i].SetReadDeadline(time.Now().Add(answerLimit))
+		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
+			return Event{}, d.lost(err)
+		}
+		if err := streams[i].Expect(wire.Joined, nil); err != nil {
+			return Event{}, d.refused(err)
+		}
+	}
+	for _, k := range d.disks {
+		d.mu.Lock()
+		d.offered = append(d.offered, k)
+		d.mu.Unlock()
+		if err := k.OfferReservation(); err != nil {
+			return Event{}, fmt.Errorf("disk %s: %w", k.ID(), err)
+		}
+	}
+	asked := time.Now()
+	if err := d.control.Send(wire.Offered, nil); err != nil {
+		return Event{}, d.lost(err)
+	}
+	if err := d.control.Expect(wire.Reserved, nil); err != nil {
+		return Event{}, d.refused(err)
+	}
+	trip := time.Since(asked)
+	_ = d.control.SetReadDeadline(time.Time{})
+	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
+	d.given = make(chan struct{}, 1)
+	d.tasks.Go(d.listen)
+	return Event{Trip: trip}, nil
+}
+
+// open makes a connection that ends with the migration.
+func (d *sourceDriver) open(ctx context.Context) (*wire.Conn, error) {
+	c, err := d.o.Security.dial(ctx, d.o.Address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	if ctx.Err() != nil {
+		d.mu.Unlock()
+		c.Close()
+		return nil, ctx.Err()
+	}
+	d.conns = append(d.conns, c)
+	d.mu.Unlock()
+	w, err := wire.Open(c, answerLimit)
+	if err != nil {
+		return nil, fmt.Errorf("tcp:%s: %w; is it `ebb receive` that listens there?", d.o.Address, err)
+	}
+	return w, nil
+}
+
+func (d *sourceDriver) lost(err error) error {
+	return fmt.Errorf("the link to tcp:%s is lost (%w)", d.o.Address, cause(err))
+}
+
+func (d *sourceDriver) refused(err error) error {
+	if p := (wire.PeerError{}); errors.As(err, &p) {
+		return fmt.Errorf("the destination says: %s", p.Reason)
+	}
+	return d.lost(err)
+}
+
+// listen takes what the destination says.
+func (d *sourceDriver) listen() {
+	ctx := d.ctx
+	for {
+		h, err := d.control.Next()
+		var body []byte
+		if err == nil {
+			body, err = d.control.Payload(h)
+		}
+		if err == nil && h.Type == wire.Abort {
+			err = wire.Reason(body)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				d.post(Event{Kind: Failed, Err: d.refused(err)})
+			}
+			return
+		}
+		switch h.Type {
+		case wire.Ready:
+			d.post(Event{Kind: DestinationReady})
+		case wire.Given:
+			select {
+			case d.given <- struct{}{}:
+			default:
+			}
+		case wire.Loaded:
+			d.post(Event{Kind: Loaded})
+		case wire.Running:
+			var r runs
+			_ = wire.Decode(body, &r) // only for the report
+			d.report.resume = r.Resume
+			d.post(Event{Kind: Runs})
+			return
+		default:
+			d.post(Event{Kind: Failed, Err: fmt.Errorf("the destination sent %v, which is not its to send now", h.Type)})
+			return
+		}
+	}
+}
+
+func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, error) {
+	if after > 0 {
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		}
+	}
+	d.report.ram.Lock()
+	defer d.report.ram.Unlock()
+	if d.report.lastBegan {
+		return Event{Kind: Tick}, nil // the last pass takes it over
+	}
+	r, err := d.sender.Pass(ctx)
+	if err != nil {
+		return Event{}, d.lost(err)
+	}
+	d.report.passed(d, r)
+	return Event{Sent: r.Bytes, Left: r.Left, Took: r.Took}, nil
+}
+
+// last sends the state and the rest of memory. The state comes first: saving it may change memory.
+func (d *sourceDriver) last(ctx context.Context) (Event, error) {
+	// A pass that is under way ends first: it has little left to do, or RAM would not have fitted.
+	d.report.ram.Lock()
+	defer d.report.ram.Unlock()
+	d.report.lastBegan = true
+	begin := d.now()
+	machine, err := d.guest.Save()
+	if err != nil {
+		return Event{}, fmt.Errorf("saving the state: %w", err)
+	}
+	saved := d.now()
+	mark, r, err := d.sender.Last(ctx)
+	if err != nil {
+		return Event{}, d.lost(err)
+	}
+	d.report.last(d, r, saved-begin)
+	if err := d.control.Send(wire.State, state{mark, machine}); err != nil {
+		return Event{}, d.lost(err)
+	}
+	return Event{Kind: Tick}, nil
+}
+
+// abandon ends everything that belongs to the link.
+func (d *sourceDriver) abandon(err error) {
+	d.holding()
+	d.cancel()
+	if d.control != nil {
+		_ = d.control.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = d.control.Send(wire.Abort, wire.Why{Reason: err.Error()})
+	}
+	d.close()
+	if d.tracked {
+		d.tracked = false
+		if err := d.guest.Track(false); err != nil {
+			d.o.Log.Warn("the dirty log can't be ended", "err", err)
+		}
+	}
+}
+
+func (d *sourceDriver) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.conns {
+		c.Close()
+	}
+	d.conns = nil
+}

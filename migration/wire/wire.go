@@ -1,0 +1,301 @@
+// Package wire is how the two sides of a migration put messages on a connection: frames with a
+// type, a bounded length and a checksum. PROTOCOL.md describes them byte by byte.
+//
+// What comes from the other side is not trusted: a frame is read only after its length was found
+// to be one that its type may have, and used only after its checksum was found right.
+package wire
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"time"
+)
+
+// Version is the protocol's. Both sides must have the same.
+const Version = 1
+
+// preamble opens a connection, in both directions: eight bytes, the last of which is Version.
+var preamble = [8]byte{'e', 'b', 'b', '-', 'm', 'i', 'g', Version}
+
+// Type says what a frame is.
+type Type uint8
+
+// Frames of the control connection. S: sent by the source, D: by the destination.
+const (
+	Hello    Type = 1 + iota // S: what comes; JSON
+	Accept                   // D: it may come; JSON
+	Refuse                   // D: why not, before anything was copied; JSON
+	Offered                  // S: the images' reservations are free to be taken
+	Reserved                 // D: they are taken
+	Handover                 // S: the images are synced, and their owner locks free to be taken
+	Ready                    // D: they are taken, and the images open
+	GiveBack                 // S: the owner locks are wanted back
+	Given                    // D: they are free
+	State                    // S: the machine's state; JSON
+	Loaded                   // D: only entering the guest is left to do
+	Commit                   // S: the guest is the destination's from now on
+	Running                  // D: it runs; JSON
+	Abort                    // S or D: the end, before Commit; JSON
+	Progress                 // S: what to show at the destination; JSON
+
+	// Frames of a memory connection, all from the source but Joined.
+	Join   // which migration and which stream; JSON
+	Joined // D
+	Pages  // guest memory; see package ram
+	Mark   // end of a pass; 4 bytes, its number
+)
+
+func (t Type) String() string {
+	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", Handover: "HANDOVER",
+		Ready: "READY", GiveBack: "GIVE-BACK", Given: "GIVEN", State: "STATE", Loaded: "LOADED", Commit: "COMMIT", Running: "RUNNING",
+		Abort: "ABORT", Progress: "PROGRESS", Join: "JOIN", Joined: "JOINED", Pages: "PAGES", Mark: "MARK"}
+	if int(t) < len(names) && names[t] != "" {
+		return names[t]
+	}
+	return fmt.Sprintf("frame type %d", uint8(t))
+}
+
+// Most bytes of a payload.
+const (
+	maxHello = 8 << 20 // processor features and disks of a machine
+	maxState = 64 << 20
+	maxText  = 64 << 10
+	// MaxPages is the most of a Pages frame: its table and 256 KiB of memory.
+	MaxPages = 256<<10 + 4<<10
+)
+
+// most returns the longest payload a type may have, and false for types that don't exist.
+func (t Type) most() (uint32, bool) {
+	switch t {
+	case Hello, Accept:
+		return maxHello, true
+	case State:
+		return maxState, true
+	case Refuse, Abort, Progress, Join, Running:
+		return maxText, true
+	case Pages:
+		return MaxPages, true
+	case Mark:
+		return 4, true
+	case Offered, Reserved, Handover, Ready, GiveBack, Given, Loaded, Commit, Joined:
+		return 0, true
+	}
+	return 0, false
+}
+
+// HeaderSize is the bytes of a frame before its payload:
+//
+//	0       1       4          8            12
+//	| type  | zeros | length   | checksum   | payload ...
+//
+// Numbers are little-endian. The checksum is CRC-32C of the first 8 bytes and the payload.
+const HeaderSize = 12
+
+// Castagnoli is the checksum's polynomial.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// PutHeader fills in a frame's header.
+func PutHeader(h []byte, t Type, length int, payload ...[]byte) {
+	h[0], h[1], h[2], h[3] = byte(t), 0, 0, 0
+	binary.LittleEndian.PutUint32(h[4:], uint32(length))
+	sum := crc32.Update(0, Castagnoli, h[:8])
+	for _, p := range payload {
+		sum = crc32.Update(sum, Castagnoli, p)
+	}
+	binary.LittleEndian.PutUint32(h[8:], sum)
+}
+
+// Conn is a connection with frames on it. One goroutine may read and one may write at a time.
+type Conn struct {
+	net.Conn
+	r      *bufio.Reader
+	header [HeaderSize]byte
+}
+
+// ErrForeign is behind the error for a peer that speaks something else.
+var ErrForeign = errors.New("the other side doesn't speak ebb's migration protocol")
+
+// VersionError is a peer of another version.
+type VersionError struct{ Peer uint8 }
+
+func (e VersionError) Error() string {
+	return fmt.Sprintf("the other side speaks version %d of the migration protocol and this one %d: use the same version of ebb on both", e.Peer, Version)
+}
+
+// Open exchanges preambles on a new connection. It takes at most as long as it says.
+func Open(c net.Conn, within time.Duration) (*Conn, error) {
+	_ = c.SetDeadline(time.Now().Add(within))
+	if _, err := c.Write(preamble[:]); err != nil {
+		return nil, err
+	}
+	var theirs [len(preamble)]byte
+	if _, err := io.ReadFull(c, theirs[:]); err != nil {
+		return nil, err
+	}
+	last := len(preamble) - 1
+	switch {
+	case string(theirs[:last]) != string(preamble[:last]):
+		return nil, ErrForeign
+	case theirs[last] != Version:
+		return nil, VersionError{theirs[last]}
+	}
+	_ = c.SetDeadline(time.Time{})
+	return &Conn{Conn: c, r: bufio.NewReaderSize(c, 64<<10)}, nil
+}
+
+// Send writes a frame; a nil payload is empty, []byte goes as it is, and anything else as JSON.
+func (c *Conn) Send(t Type, payload any) error {
+	var body []byte
+	switch p := payload.(type) {
+	case nil:
+	case []byte:
+		body = p
+	default:
+		var err error
+		if body, err = json.Marshal(p); err != nil {
+			return err
+		}
+	}
+	if most, ok := t.most(); !ok || len(body) > int(most) {
+		return fmt.Errorf("a %v of %d bytes is more than the protocol allows (%d)", t, len(body), most)
+	}
+	frame := make([]byte, HeaderSize+len(body))
+	copy(frame[HeaderSize:], body)
+	PutHeader(frame, t, len(body), body)
+	_, err := c.Write(frame)
+	return err
+}
+
+// Header is a frame's, read but not yet its payload.
+type Header struct {
+	Type   Type
+	Length int
+	sum    uint32 // of the whole, as sent
+	begun  uint32 // of the header, as received
+}
+
+// Next reads the next frame's header. Its payload must be read before the next Next, by Payload
+// or by Reader.
+func (c *Conn) Next() (Header, error) {
+	if _, err := io.ReadFull(c.r, c.header[:]); err != nil {
+		return Header{}, err
+	}
+	h := Header{
+		Type: Type(c.header[0]), Length: int(binary.LittleEndian.Uint32(c.header[4:])),
+		sum: binary.LittleEndian.Uint32(c.header[8:]), begun: crc32.Update(0, Castagnoli, c.header[:8]),
+	}
+	most, ok := h.Type.most()
+	switch {
+	case !ok || c.header[1]|c.header[2]|c.header[3] != 0:
+		return h, fmt.Errorf("garbage instead of a frame (%x)", c.header[:])
+	case h.Length > int(most):
+		return h, fmt.Errorf("a %v frame of %d bytes; at most %d are possible", h.Type, h.Length, most)
+	}
+	return h, nil
+}
+
+// Payload reads the rest of a frame.
+func (c *Conn) Payload(h Header) ([]byte, error) {
+	body := make([]byte, 0, min(h.Length, 1<<20)) // not before it comes
+	for len(body) < h.Length {
+		n := min(h.Length-len(body), 1<<20)
+		body = append(body, make([]byte, n)...)
+		if _, err := io.ReadFull(c.r, body[len(body)-n:]); err != nil {
+			return nil, unexpected(err)
+		}
+	}
+	return body, h.Check(crc32.Update(h.begun, Castagnoli, body))
+}
+
+// Reader is where the payload of a frame comes from, for who knows where it goes and sums it up,
+// beginning with Begin.
+func (c *Conn) Reader() io.Reader { return c.r }
+
+// Begin is the checksum of the header, to be continued with the payload's bytes.
+func (h Header) Begin() uint32 { return h.begun }
+
+// Check compares the checksum of the whole frame.
+func (h Header) Check(sum uint32) error {
+	if sum != h.sum {
+		return fmt.Errorf("a %v frame was damaged on its way", h.Type)
+	}
+	return nil
+}
+
+// Expect reads a frame that must be of the type, and decodes it into out if that isn't nil. A peer
+// that refuses or aborts instead is an error that says so.
+func (c *Conn) Expect(t Type, out any) error {
+	h, err := c.Next()
+	if err != nil {
+		return err
+	}
+	body, err := c.Payload(h)
+	if err != nil {
+		return err
+	}
+	if h.Type == Abort || h.Type == Refuse {
+		return Reason(body)
+	}
+	if h.Type != t {
+		return fmt.Errorf("%v came where %v was expected", h.Type, t)
+	}
+	return Decode(body, out)
+}
+
+// Why is the payload of Refuse and Abort.
+type Why struct {
+	Reason string `json:"reason"`
+}
+
+// PeerError is why the other side ended the migration.
+type PeerError struct{ Reason string }
+
+func (e PeerError) Error() string { return e.Reason }
+
+// Reason decodes a Refuse or an Abort.
+func Reason(body []byte) error {
+	var w Why
+	if err := Decode(body, &w); err != nil || w.Reason == "" {
+		return PeerError{"it gave no reason"}
+	}
+	return PeerError{printable(w.Reason)}
+}
+
+// printable keeps what a peer says from doing anything to a terminal.
+func printable(s string) string {
+	out := make([]rune, 0, len(s))
+	for _, r := range s {
+		if len(out) == 1000 {
+			break
+		}
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			r = ' '
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+// Decode reads JSON into out. With a nil out the payload must be empty.
+func Decode(body []byte, out any) error {
+	if out == nil {
+		if len(body) > 0 {
+			return errors.New("a frame has a payload that should have none")
+		}
+		return nil
+	}
+	return json.Unmarshal(body, out)
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
