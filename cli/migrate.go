@@ -36,8 +36,8 @@ func migrateCommand() *cli.Command {
 		Usage: "move a running VM to another host, where `ebb receive` waits",
 		Description: "Before the vCPUs stop, the disks' requests ebb away while the guest runs. Until the last moment Ctrl-C\n" +
 			"cancels, and whatever fails, the guest goes on here.",
-		UsageText: "ebb migrate NAME tcp:HOST:PORT [--downtime 50ms] [--stall 150ms] [--drain adaptive|serial|off] [--streams N] [--bandwidth R]\n" +
-			"   [--timeout 10m] [--on-timeout cancel|force] [--allow-cached] [--tls-dir D | --insecure] [--report FILE] [--json]",
+		UsageText: "ebb migrate NAME tcp:HOST:PORT [--downtime 50ms] [--stall 150ms] [--drain adaptive|serial|off] [--streams N] [--bandwidth R] " +
+			"[--timeout 10m] [--on-timeout cancel|force] [--allow-cached] [--tls-dir D | --insecure] [--report FILE] [--json]",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "downtime", Usage: "how `LONG` the vCPUs may stand", Value: "50ms"},
 			&cli.StringFlag{Name: "stall", Usage: "how `LONG` a disk may take no requests", Value: "150ms"},

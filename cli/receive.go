@@ -27,7 +27,7 @@ func receiveCommand() *cli.Command {
 		Usage: "wait for a VM that `ebb migrate` sends, and run it until its guest ends",
 		Description: "It takes one VM. Images are opened only where --disk-path or --disk-dir says, whatever the source\n" +
 			"calls them. Exit codes are those of `ebb run`; a guest that resets after it has moved ends with 3.",
-		UsageText: "ebb receive --listen tcp:HOST:PORT [--disk-path ID=FILE]... [--disk-dir D] [--tls-dir D | --insecure] [--name N] [--console ...]",
+		UsageText: "ebb receive --listen tcp:HOST:PORT [--disk-path ID=FILE]... [--disk-dir D] [--tls-dir D | --insecure] [--name N] [--console WHERE] [--control PATH]",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to wait at, tcp:HOST:PORT"},
 			&cli.StringSliceFlag{Name: "disk-path", Usage: "`ID=FILE`: the image of the disk with this id, as often as needed"},
