@@ -121,12 +121,23 @@ func lines(p *plot.Plot, all ...line) {
 		if len(l.points) == 0 {
 			continue
 		}
-		drawn := &plotter.Line{XYs: l.points, LineStyle: draw.LineStyle{Color: l.color, Width: vg.Points(1), Dashes: l.dash}}
+		drawn := &plotter.Line{XYs: thin(l.points), LineStyle: draw.LineStyle{Color: l.color, Width: vg.Points(1), Dashes: l.dash}}
 		p.Add(drawn)
 		if l.name != "" {
 			p.Legend.Add(l.name, drawn)
 		}
 	}
+}
+
+// thin leaves out what lies between two points of the same height.
+func thin(all plotter.XYs) plotter.XYs {
+	var t plotter.XYs
+	for i, p := range all {
+		if i == 0 || i == len(all)-1 || p.Y != all[i-1].Y || p.Y != all[i+1].Y {
+			t = append(t, p)
+		}
+	}
+	return t
 }
 
 func panel(column int, title, y string) *plot.Plot {
