@@ -144,8 +144,7 @@ func (h *hardware) loadTSCs(s clockState) (l clockLoad, err error) {
 		if h.traits.tscOffsets {
 			err = c.kvm.SetTSCOffset(offset + want - now.tsc)
 		} else {
-			// KVM makes writes that agree to within a second agree to the cycle.
-			_, err = c.kvm.SetMSRs([]kvm.MSREntry{{Index: kvm.MSRTSC, Data: want}})
+			err = writeTSC(c.kvm, want, i == 0)
 		}
 		if err != nil {
 			return l, err
@@ -159,6 +158,21 @@ func (h *hardware) loadTSCs(s clockState) (l clockLoad, err error) {
 		return l, fmt.Errorf("the TSC is %d after it was set to %d: this host's KVM doesn't let a guest have one of its own", set.tsc, first)
 	}
 	return l, nil
+}
+
+// writeTSC sets a vCPU's TSC without KVM_VCPU_TSC_OFFSET. KVM takes a value that is within a second
+// of what the last written one has become for an attempt to make vCPUs agree, and keeps the offset
+// it had (kvm_synchronize_tsc). That is wanted from the second vCPU on, but a new VM's own TSC, which began at 0,
+// must not catch the first one: so that goes by way of a value far away.
+func writeTSC(c *kvm.VCPU, tsc uint64, first bool) error {
+	const far = 1 << 50
+	if first {
+		if _, err := c.SetMSRs([]kvm.MSREntry{{Index: kvm.MSRTSC, Data: tsc + far}}); err != nil {
+			return err
+		}
+	}
+	_, err := c.SetMSRs([]kvm.MSREntry{{Index: kvm.MSRTSC, Data: tsc}})
+	return err
 }
 
 // loadKVMClock sets the kvmclock, and returns how far this host's clock is behind the saved time.
