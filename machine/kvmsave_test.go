@@ -265,6 +265,39 @@ func TestClocksNeverGoBack(t *testing.T) {
 	}
 }
 
+// Without KVM_VCPU_TSC_OFFSET a TSC near the one that a new VM has anyway is set all the same.
+func TestNearTSCIsSet(t *testing.T) {
+	r := start(t, Config{CPUs: 2}, watchClocks)
+	r.moves(counterAddr, 0)
+	r.pause()
+	s := decode(t, save(t, r.hw))
+	n := r.build(Config{CPUs: 2})
+	n.hw.traits.tscOffsets, n.hw.traits.clockFlags = false, 0
+	now, err := n.hw.now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := now.tsc + uint64(n.hw.traits.khz)*900 // 0.9 s ahead of its own
+	s.Clocks.Realtime = now.real
+	for i := range s.Clocks.CPUs {
+		s.Clocks.CPUs[i].TSC = near
+	}
+	if _, err := n.hw.loadKVM(s); err != nil {
+		t.Fatal(err)
+	}
+	var offsets []uint64
+	for _, c := range n.hw.gate.cpus {
+		offset, err := c.kvm.GetTSCOffset()
+		if err != nil {
+			t.Skip("no KVM_VCPU_TSC_OFFSET:", err)
+		}
+		offsets = append(offsets, offset)
+	}
+	if offsets[0] != offsets[1] {
+		t.Errorf("offsets %#x: the vCPUs disagree", offsets)
+	}
+}
+
 func TestPendingInterruptMoves(t *testing.T) {
 	r := start(t, Config{}, interruptItself)
 	r.moves(counterAddr, 0)
