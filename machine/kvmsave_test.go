@@ -227,7 +227,10 @@ func TestClocksAdvance(t *testing.T) {
 			t.Errorf("the TSC went backwards %d times", back)
 		}
 		gap := time.Duration(float64(n.number(gapAddr)) * 1e6 / khz)
-		const slack = 5 * time.Millisecond
+		slack := 5 * time.Millisecond
+		if older { // nothing keeps another process from coming between two of its clocks
+			slack *= 10
+		}
 		if gap < inner-slack || gap > outer+slack {
 			t.Errorf("the TSC shows a gap of %v; the guest stood still for %v to %v", gap, inner, outer)
 		}
