@@ -295,7 +295,7 @@ func TestBadCommands(t *testing.T) {
 		{"pause web", 1, []string{"no VM web"}},
 		{"resume", 2, []string{"ebb resume NAME"}},
 		{"resume web", 1, []string{"no VM web"}},
-		{"resume web --force", 2, []string{"--force"}},
+		{"resume web --hard", 2, []string{"--hard"}},
 		{"stop", 2, []string{"ebb stop NAME"}},
 		{"stop web", 1, []string{"no VM web"}},
 		{"stop web --timeout soon", 2, []string{"--timeout soon", "30s"}},

@@ -285,7 +285,7 @@ func TestNearTSCIsSet(t *testing.T) {
 	for i := range s.Clocks.CPUs {
 		s.Clocks.CPUs[i].TSC = near
 	}
-	if _, err := n.hw.loadKVM(s); err != nil {
+	if _, err := n.hw.loadKVM(s, noDevices); err != nil {
 		t.Fatal(err)
 	}
 	var offsets []uint64

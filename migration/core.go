@@ -227,6 +227,8 @@ func (s *Source) tick(e Event) []Action {
 	case Hold:
 		switch {
 		case s.leaving:
+		case e.Drain.Off:
+			return s.back() // and with the next quiet moment into Hold again
 		case e.Drain.Missed || s.now >= s.deadline:
 			return s.missed()
 		case e.Drain.Drained && !s.drained:

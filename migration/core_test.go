@@ -123,6 +123,8 @@ func parseEvent(words []string) (e Event, err error) {
 			e.Drain.Drained = true
 		case "missed":
 			e.Drain.Missed = true
+		case "off":
+			e.Drain.Off = true
 		case "verdict":
 			e.Drain.Verdict = value
 		case "trip":

@@ -18,7 +18,7 @@ type drains struct {
 	disks   []Disk
 	windows []int // as last set
 	last    []drain.Sample
-	holding bool
+	closed  bool // all of them, whatever the controller says
 }
 
 func newDrains(p drain.Policy, stall time.Duration, disks []Disk) *drains {
@@ -38,10 +38,12 @@ func (d *drains) look(now time.Duration) Drain {
 		d.last[i] = k.Sample()
 	}
 	d.set(d.control.Step(now, d.last))
+	state := d.control.State()
 	say := Drain{
 		Ready:   d.control.Ready(),
-		Drained: d.control.State() == drain.Drained,
-		Missed:  d.control.State() == drain.BackingOff,
+		Drained: state == drain.Drained,
+		Missed:  state == drain.BackingOff,
+		Off:     state == drain.Ebbing,
 	}
 	say.Verdict = verdict(d.control.Verdict())
 	return say
@@ -63,8 +65,11 @@ func verdict(err error) string {
 	return strings.Join(all, "; ")
 }
 
+// hold closes admission, disk by disk. After a look that was Ready.
+func (d *drains) hold() { d.set(d.control.Hold()) }
+
 func (d *drains) set(windows []int) {
-	if d.policy == drain.Off {
+	if d.policy == drain.Off || d.closed {
 		return
 	}
 	for i, n := range windows {
@@ -77,16 +82,18 @@ func (d *drains) set(windows []int) {
 
 // open ends a hold, or with it the migration.
 func (d *drains) open(forGood bool) {
+	d.closed = false
 	if d.control.State() != drain.BackingOff || forGood {
-		d.control.Open()
+		d.set(d.control.Open())
 		if !forGood {
 			d.control.Ebb()
 		}
 	}
-	for i, k := range d.disks {
-		// In EBB the next look sets what the law has learnt.
-		d.windows[i] = drain.Unlimited
-		k.SetWindow(drain.Unlimited)
+	if forGood { // whoever closed them
+		for i, k := range d.disks {
+			d.windows[i] = drain.Unlimited
+			k.SetWindow(drain.Unlimited)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type Drain struct {
 	Ready   bool   // in Ebb: one that began now would be short, on every disk
 	Drained bool   // in Hold: every disk is closed, and nothing is in flight
 	Missed  bool   // in Hold: a disk takes longer than it may; they are open again
+	Off     bool   // in Hold: given up before a disk had to wait, because one began to flush
 	Verdict string // why it is never ready, in one sentence; empty: nothing speaks against it
 }
 

@@ -21,6 +21,7 @@ func (d *sourceDriver) holdContext() context.Context {
 // closeDisks closes all disks and posts Drained when nothing is in flight. The vCPUs stand.
 func (d *sourceDriver) closeDisks() {
 	d.report.closing(d)
+	d.drains.closed = true
 	d.task(Drained, func(ctx context.Context) (Event, error) {
 		return Event{}, onDisks(d.disks, func(k Disk) error {
 			k.SetWindow(0)

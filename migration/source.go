@@ -207,7 +207,7 @@ func (d *sourceDriver) do(a Action) {
 		d.drains.control.Ebb()
 	case HoldDisks:
 		d.report.closing(d)
-		d.drains.control.Hold()
+		d.drains.hold()
 	case CloseDisks:
 		d.closeDisks()
 	case HandOver:
