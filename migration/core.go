@@ -154,8 +154,11 @@ func (s *Source) copying(e Event) []Action {
 	}
 	switch e.Kind {
 	case DestinationReady:
+		if s.leaving {
+			return nil // too late
+		}
 		s.ready = true
-		return s.maybeStop()
+		return []Action{{Do: HurryPass}}
 	case Returned:
 		s.handing, s.ready, s.leaving = false, false, false
 		return s.back()
@@ -174,6 +177,14 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.rate = max(float64(e.Sent)/max(e.Took.Seconds(), 1e-6), 1<<20)
 	}
 	fits := s.fits()
+	if s.phase == Precopy && fits {
+		s.phase = Ebb
+		acts = append(acts, Action{Do: BeginDrain})
+	}
+	if s.mayStop() {
+		s.phase = Stop
+		return append(acts, Action{Do: StopGuest})
+	}
 	if fits || float64(e.Left) <= throttleAbove*float64(e.Sent) {
 		s.failing = 0
 	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
@@ -181,16 +192,8 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.throttle = min(max(s.throttle+throttleMore, throttleFirst), throttleMost)
 		acts = append(acts, Action{Do: Throttle, Percent: s.throttle})
 	}
-	if s.phase == Precopy && fits {
-		s.phase = Ebb
-		acts = append(acts, Action{Do: BeginDrain})
-	}
-	acts = append(acts, s.maybeStop()...)
-	if s.phase == Stop {
-		return acts
-	}
 	next := Action{Do: SendPass}
-	if fits {
+	if fits && !s.ready {
 		next.After = idlePass
 	}
 	return append(acts, next)
@@ -212,12 +215,11 @@ func (s *Source) tick(e Event) []Action {
 	case Precopy:
 		if s.forced {
 			s.phase = Ebb
-			return append([]Action{{Do: BeginDrain}}, s.maybeStop()...)
+			return []Action{{Do: BeginDrain}, {Do: HurryPass}}
 		}
 	case Ebb:
 		switch {
 		case s.limits.Offline, s.forced:
-			return s.maybeStop()
 		case e.Drain.Ready && s.fits() && s.now >= s.retryAt:
 			s.phase, s.drained = Hold, false
 			// The first disk to close is to be open again in time, at one side or the other.
@@ -261,24 +263,21 @@ func (s *Source) missed() []Action {
 // back is Hold's way to Ebb.
 func (s *Source) back() []Action {
 	s.phase, s.drained = Ebb, false
-	if s.forced {
-		return append(s.reopen(), s.maybeStop()...)
-	}
 	return s.reopen()
 }
 
 func (s *Source) reopen() []Action { return []Action{{Do: OpenDisks}} }
 
-// maybeStop stops the guest if nothing is left to wait for, or nothing will be waited for.
-func (s *Source) maybeStop() []Action {
-	switch {
-	case s.phase == Ebb && (s.forced || s.limits.Offline && s.fits()):
-	case s.phase == Hold && s.ready && !s.leaving && s.fits():
-	default:
-		return nil
+// mayStop reports whether nothing is left to wait for, or nothing will be waited for. It is asked
+// after a pass, so that none is under way when the vCPUs stop and the last one has little to do.
+func (s *Source) mayStop() bool {
+	switch s.phase {
+	case Ebb:
+		return s.forced || s.limits.Offline && s.fits()
+	case Hold:
+		return s.ready && !s.leaving && s.fits()
 	}
-	s.phase = Stop
-	return []Action{{Do: StopGuest}}
+	return false
 }
 
 // standing is Step while the vCPUs stand.

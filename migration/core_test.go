@@ -93,7 +93,7 @@ var eventNames = map[string]EventKind{
 }
 
 var actionNames = [...]string{
-	Connect: "connect", TrackMemory: "track-memory", SendPass: "send-pass", Throttle: "throttle", BeginDrain: "begin-drain", HoldDisks: "hold-disks",
+	Connect: "connect", TrackMemory: "track-memory", SendPass: "send-pass", HurryPass: "hurry-pass", Throttle: "throttle", BeginDrain: "begin-drain", HoldDisks: "hold-disks",
 	CloseDisks: "close-disks", HandOver: "hand-over", TakeBack: "take-back", OpenDisks: "open-disks", StopGuest: "stop-guest", SendLast: "send-last",
 	SendCommit: "send-commit", Leave: "leave", Abandon: "abandon", ResumeGuest: "resume-guest", Reclaim: "reclaim", PauseGuest: "pause-guest", Strand: "strand",
 }

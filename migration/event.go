@@ -65,6 +65,7 @@ const (
 	Connect     ActionKind = iota // ask the destination, give it the reservations → Accepted
 	TrackMemory                   // keep the dirty log from now on
 	SendPass                      // everything that is dirty → PassDone
+	HurryPass                     // the next pass need not wait any longer
 	Throttle                      // slow the vCPUs down by so many percent; 0: not at all
 	BeginDrain                    // let the disks' windows follow the drain policy
 	HoldDisks                     // close them one after another, so that all are empty at the same time

@@ -28,10 +28,9 @@ type Report struct {
 	closingAt                             time.Duration
 	resume                                time.Duration
 
-	ram       sync.Mutex // held while a pass runs
-	lastBegan bool       // no other pass comes
-	lastTook  time.Duration
-	saved     time.Duration
+	ram      sync.Mutex // held while a pass runs
+	lastTook time.Duration
+	saved    time.Duration
 }
 
 // Downtime is how long no vCPU ran, and what took the time.

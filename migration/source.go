@@ -43,7 +43,7 @@ func Send(ctx context.Context, o Options, g Guest) (*Report, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Limits.Offline = o.Drain == drain.Off
-	d := &sourceDriver{o: o, guest: g, disks: g.Disks(), core: NewSource(o.Limits), events: make(chan Event, 64), begin: time.Now()}
+	d := &sourceDriver{o: o, guest: g, disks: g.Disks(), core: NewSource(o.Limits), events: make(chan Event, 64), hurry: make(chan struct{}, 1), begin: time.Now()}
 	d.report = newReport(d)
 	d.drains = newDrains(o.Drain, o.Limits.Stall, d.disks)
 	return d.run(ctx)
@@ -67,6 +67,7 @@ type sourceDriver struct {
 	control *wire.Conn
 	sender  *ram.Sender
 	given   chan struct{} // GIVEN came
+	hurry   chan struct{} // holds an element when the next pass need not wait
 	closed  bool          // by Abandon
 
 	holding    context.CancelFunc // ends what belongs to one hold
@@ -201,6 +202,11 @@ func (d *sourceDriver) do(a Action) {
 		d.writeBack()
 	case SendPass:
 		d.task(PassDone, func(ctx context.Context) (Event, error) { return d.pass(ctx, a.After) })
+	case HurryPass:
+		select {
+		case d.hurry <- struct{}{}:
+		default:
+		}
 	case Throttle:
 		d.guest.Throttle(a.Percent)
 	case BeginDrain:
@@ -378,6 +384,7 @@ func (d *sourceDriver) listen() {
 func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, error) {
 	if after > 0 {
 		select {
+		case <-d.hurry:
 		case <-time.After(after):
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
@@ -385,9 +392,6 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 	}
 	d.report.ram.Lock()
 	defer d.report.ram.Unlock()
-	if d.report.lastBegan {
-		return Event{Kind: Tick}, nil // the last pass takes it over
-	}
 	r, err := d.sender.Pass(ctx)
 	if err != nil {
 		return Event{}, d.lost(err)
@@ -398,10 +402,8 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 
 // last sends the state and the rest of memory. The state comes first: saving it may change memory.
 func (d *sourceDriver) last(ctx context.Context) (Event, error) {
-	// A pass that is under way ends first: it has little left to do, or RAM would not have fitted.
 	d.report.ram.Lock()
 	defer d.report.ram.Unlock()
-	d.report.lastBegan = true
 	begin := d.now()
 	machine, err := d.guest.Save()
 	if err != nil {
