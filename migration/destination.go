@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -422,21 +423,21 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 
 // load waits for the last of memory and loads the state.
 func (in *incoming) load(ctx context.Context, body []byte, marks <-chan uint32) error {
-	var s state
-	if err := wire.Decode(body, &s); err != nil {
-		return fmt.Errorf("the state: %w", err)
+	if len(body) < 4 {
+		return fmt.Errorf("a state of %d bytes", len(body))
 	}
+	mark := binary.LittleEndian.Uint32(body)
 	for range in.streams {
 		select {
 		case m := <-marks:
-			if m != s.Mark {
-				return fmt.Errorf("memory ends with mark %d and the state says %d", m, s.Mark)
+			if m != mark {
+				return fmt.Errorf("memory ends with mark %d and the state says %d", m, mark)
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	if err := in.machine.Load(s.Machine); err != nil {
+	if err := in.machine.Load(body[4:]); err != nil {
 		return fmt.Errorf("the state can't be loaded: %w", err)
 	}
 	return nil

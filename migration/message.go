@@ -32,12 +32,6 @@ type join struct {
 	Stream  int    `json:"stream"`
 }
 
-// state is the payload of STATE.
-type state struct {
-	Mark    uint32          `json:"mark"` // of the last pass over memory, on every stream
-	Machine json.RawMessage `json:"machine"`
-}
-
 // runs is the payload of RUNNING.
 type runs struct {
 	Resume time.Duration `json:"resume_ns"` // from COMMIT to the first vCPU

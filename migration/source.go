@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -415,7 +416,7 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 		return Event{}, d.lost(err)
 	}
 	d.report.last(d, r, saved-begin)
-	if err := d.control.Send(wire.State, state{mark, machine}); err != nil {
+	if err := d.control.Send(wire.State, append(binary.LittleEndian.AppendUint32(nil, mark), machine...)); err != nil {
 		return Event{}, d.lost(err)
 	}
 	return Event{Kind: Tick}, nil

@@ -37,7 +37,7 @@ const (
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
 	Given                    // D: they are free
-	State                    // S: the machine's state; JSON
+	State                    // S: 4 bytes, the number of the marks behind the last of memory; then the machine's state, JSON
 	Loaded                   // D: only entering the guest is left to do
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON
