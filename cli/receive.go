@@ -162,7 +162,9 @@ func (h *incomingHost) run(ctx context.Context, l net.Listener) error {
 	vm := in.(*incoming)
 	defer vm.Close()
 	if errors.Is(err, migration.ErrUncommitted) {
-		vm.Uncommitted(oneLine(err))
+		if err := vm.Uncommitted(oneLine(err)); err != nil {
+			h.log.Warn("the images' locks stay here", "err", err)
+		}
 		tell("%v: it stands here; look at the source, and only if it does not run there: `ebb resume %s --force`", oneLine(err), h.place.Name())
 	} else {
 		tell("%s runs here", h.place.Name())

@@ -81,9 +81,11 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 	if err := h.pci.bridge.Load(s.HostBridge); err != nil {
 		return fmt.Errorf("PCI host bridge: %w", err)
 	}
-	// The guest may have exchanged the addresses of two: first none has any.
-	for _, a := range h.disks {
-		a.transport.WriteConfig(configCommand, []byte{0, 0})
+	// The guest may have exchanged the addresses of two: first none has any but its last.
+	for i, a := range h.disks {
+		if !a.transport.IsAt(s.Disks[i].Device.Config) {
+			a.transport.WriteConfig(configCommand, []byte{0, 0})
+		}
 	}
 	for i, a := range h.disks {
 		id := a.disk.cfg.ID
@@ -97,6 +99,37 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 	for i, slot := range h.slots {
 		if err := slot.load(s.Slots[i], diskInSlot(disks, i)); err != nil {
 			return fmt.Errorf("hotplug slot %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// busState is a disk's device on the bus.
+type busState struct {
+	ID  string
+	Bus virtio.BusState
+}
+
+// saveBus returns what can be prepared before the guest stands: of the disks given at start. Any goroutine.
+func (h *hardware) saveBus() (list []busState) {
+	for _, a := range h.disks {
+		list = append(list, busState{a.disk.cfg.ID, a.transport.SaveBus()})
+	}
+	return list
+}
+
+// loadBus prepares what saveBus saved. As loadDevices, which comes after it.
+func (h *hardware) loadBus(list []busState) error {
+	if len(list) != len(h.disks) {
+		return fmt.Errorf("%d disks given at start come, this machine has %d", len(list), len(h.disks))
+	}
+	for i, a := range h.disks {
+		id := a.disk.cfg.ID
+		if list[i].ID != id {
+			return fmt.Errorf("disk %q comes where this machine has %s", list[i].ID, id)
+		}
+		if err := a.transport.LoadBus(list[i].Bus); err != nil {
+			return fmt.Errorf("disk %s: %w", id, err)
 		}
 	}
 	return nil

@@ -167,6 +167,15 @@ func (in *Incoming) onImages(f func(*blk.Image) error) error {
 	return all
 }
 
+// Prepare does what Outgoing.SaveAhead found that can be done before the rest comes.
+func (in *Incoming) Prepare(ahead json.RawMessage) error {
+	var list []busState
+	if err := json.Unmarshal(ahead, &list); err != nil {
+		return err
+	}
+	return in.hw.loadBus(list)
+}
+
 // Load loads a state that Outgoing.Save made, or anything at all. Memory is complete, and the
 // images are this side's. After an error the machine can only be discarded.
 func (in *Incoming) Load(state json.RawMessage) error {
@@ -196,11 +205,13 @@ func (in *Incoming) Go() {
 	in.hw.resume()
 }
 
-// Uncommitted keeps a loaded guest from running, because it may run at the source. ResumeForced undoes it.
-func (in *Incoming) Uncommitted(reason string) {
+// Uncommitted keeps a loaded guest from running, because it may run at the source: which gets its
+// images back then, if it asks for them. ResumeForced undoes it.
+func (in *Incoming) Uncommitted(reason string) error {
 	in.mu.Lock()
-	defer in.mu.Unlock()
 	in.reason, in.away = reason, reason
+	in.mu.Unlock()
+	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
 }
 
 // Discard ends a machine whose guest doesn't come.

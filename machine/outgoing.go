@@ -286,6 +286,15 @@ func (o *Outgoing) Save() (json.RawMessage, error) {
 	return json.Marshal(s)
 }
 
+// SaveAhead returns what Incoming.Prepare can do before the guest stands. The guest runs.
+func (o *Outgoing) SaveAhead() json.RawMessage {
+	b, err := json.Marshal(o.hw.saveBus())
+	if err != nil {
+		panic(err) // numbers and bytes
+	}
+	return b
+}
+
 // Over is closed when the guest ends, by itself or because somebody ends it.
 func (o *Outgoing) Over() <-chan struct{} { return o.hw.over }
 

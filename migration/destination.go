@@ -203,8 +203,7 @@ func (r *receiver) receive(ctx context.Context, a arrival) (_ Incoming, err erro
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	}
-	_ = in.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_ = in.conn.Send(wire.Abort, wire.Why{Reason: err.Error()})
+	part(in.conn, err)
 	if p := (wire.PeerError{}); errors.As(err, &p) {
 		return nil, fmt.Errorf("%s is not migrated, says its source: %s", a.hello.Name, p.Reason)
 	}
@@ -324,7 +323,9 @@ func (in *incoming) follow(ctx context.Context) error {
 			marks <- mark
 		})
 	}
+	ended := make(chan struct{}) // no other frame comes
 	reading.Go(func() {
+		defer close(ended)
 		for {
 			h, err := in.conn.Next()
 			var body []byte
@@ -354,11 +355,13 @@ func (in *incoming) follow(ctx context.Context) error {
 			continue
 		case <-ctx.Done():
 			// The source says why on the control connection, if it can, and closes the others as well.
-			select {
-			case f = <-frames:
-			case <-time.After(100 * time.Millisecond):
-			}
-			if f.typ != wire.Abort && f.typ != wire.Commit {
+			for wait := time.After(partLimit); f.typ != wire.Abort && f.typ != wire.Commit; {
+				select {
+				case f = <-frames:
+					continue
+				case <-ended:
+				case <-wait:
+				}
 				if loaded {
 					return fmt.Errorf("%w (%w)", ErrUncommitted, context.Cause(ctx))
 				}
@@ -378,6 +381,11 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 	switch f.typ {
 	case wire.Abort:
 		return false, wire.Reason(f.body)
+	case wire.Ahead:
+		if *loaded {
+			return false, wrong
+		}
+		return false, in.machine.Prepare(f.body)
 	case wire.Handover:
 		if in.owner || *loaded {
 			return false, wrong

@@ -46,7 +46,7 @@ func TestMigration(t *testing.T) {
 
 // Wherever a side fails before the commit point, the guest goes on at the source as it was, and both say why.
 func TestFailuresBeforeCommit(t *testing.T) {
-	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "take over", "stop", "save", "load"} {
+	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "ahead", "take over", "stop", "save", "load"} {
 		for _, p := range []drain.Policy{drain.Adaptive, drain.Off} {
 			t.Run(step+"/"+p.String(), func(t *testing.T) {
 				w := newWorld(t, "vda", "vdb")

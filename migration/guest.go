@@ -23,6 +23,9 @@ type Guest interface {
 
 	Disks() []Disk
 
+	// SaveAhead returns what the destination can prepare while the guest runs here.
+	SaveAhead() json.RawMessage
+
 	Throttle(percent int) // slows the vCPUs down
 	Stop() error          // returns when no vCPU runs
 	Resume()
@@ -67,7 +70,8 @@ type Incoming interface {
 	TakeOver() error // own the images: open them, with nothing stale in any cache
 	GiveBack() error
 
-	Load(machine json.RawMessage) error // everything that can fail
-	Run()                               // what can't
-	Discard()                           // nothing of it remains
+	Prepare(ahead json.RawMessage) error // what takes time and needs no stop
+	Load(machine json.RawMessage) error  // everything that can fail
+	Run()                                // what can't
+	Discard()                            // nothing of it remains
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
 const (
@@ -153,6 +156,21 @@ func (s Security) Listen(address string) (net.Listener, error) {
 		return nil, err
 	}
 	return tls.NewListener(l, cfg), nil
+}
+
+// partLimit is how long the other side may take to hear why it is over.
+const partLimit = time.Second
+
+// part says why it is over and closes the connection, once the other side has had the time to
+// read that: a close with something unread would take it back (RFC 9293, 3.10.4).
+func part(c *wire.Conn, why error) {
+	_ = c.SetDeadline(time.Now().Add(partLimit))
+	_ = c.Send(wire.Abort, wire.Why{Reason: why.Error()})
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_, _ = io.Copy(io.Discard, c.Conn)
+	c.Close()
 }
 
 // cause is a network error without the addresses in front of it.

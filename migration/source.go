@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -212,6 +213,9 @@ func (d *sourceDriver) do(a Action) {
 		d.guest.Throttle(a.Percent)
 	case BeginDrain:
 		d.drains.control.Ebb()
+		if err := d.control.Send(wire.Ahead, []byte(d.guest.SaveAhead())); err != nil {
+			d.o.Log.Warn("the migration's link", "err", err) // its reader says so too
+		}
 	case HoldDisks:
 		d.report.closing(d)
 		d.drains.hold()
@@ -426,9 +430,11 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 func (d *sourceDriver) abandon(err error) {
 	d.holding()
 	d.cancel()
-	if d.control != nil {
-		_ = d.control.SetWriteDeadline(time.Now().Add(time.Second))
-		_ = d.control.Send(wire.Abort, wire.Why{Reason: err.Error()})
+	if c := d.control; c != nil {
+		d.mu.Lock()
+		d.conns = slices.DeleteFunc(d.conns, func(x net.Conn) bool { return x == c.Conn })
+		d.mu.Unlock()
+		go part(c, err)
 	}
 	d.close()
 	if d.tracked {

@@ -194,7 +194,8 @@ func (g *fakeGuest) Save() (json.RawMessage, error) {
 	}
 	return json.RawMessage(g.state), g.step("save")
 }
-func (g *fakeGuest) Over() <-chan struct{} { return g.over }
+func (g *fakeGuest) SaveAhead() json.RawMessage { return json.RawMessage(`{}`) }
+func (g *fakeGuest) Over() <-chan struct{}      { return g.over }
 func (g *fakeGuest) Leave() {
 	g.mu.Lock()
 	g.left = true
@@ -311,8 +312,9 @@ func (i *fakeIncoming) Load(m json.RawMessage) error {
 	i.state = string(m)
 	return i.step("load")
 }
-func (i *fakeIncoming) Run()     { i.run("destination") }
-func (i *fakeIncoming) Discard() { i.dies("destination") }
+func (i *fakeIncoming) Prepare(json.RawMessage) error { return i.step("ahead") }
+func (i *fakeIncoming) Run()                          { i.run("destination") }
+func (i *fakeIncoming) Discard()                      { i.dies("destination") }
 
 // result is how both sides of a migration ended.
 type result struct {

@@ -121,7 +121,7 @@ func (t *PCI) Save() (PCIState, error) {
 func (t *PCI) Load(s PCIState) error {
 	t.lifecycle.Lock()
 	defer t.lifecycle.Unlock()
-	if err := t.loadBus(s); err != nil {
+	if err := t.loadBus(s.Config, s.MSIX); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -135,13 +135,6 @@ func (t *PCI) Load(s PCIState) error {
 		return nil
 	}
 	return t.activate(s.DriverFeatures, queues)
-}
-
-func (t *PCI) loadBus(s PCIState) error {
-	if err := t.config.Load(s.Config); err != nil {
-		return err
-	}
-	return t.msix.Load(s.MSIX)
 }
 
 // loadRegisters fills in the registers and returns the queues as Activate wants

@@ -14,6 +14,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -33,6 +34,7 @@ const (
 	Refuse                   // D: why not, before anything was copied; JSON
 	Offered                  // S: the images' reservations are free to be taken
 	Reserved                 // D: they are taken
+	Ahead                    // S: what can be prepared while the guest still runs there; JSON
 	Handover                 // S: the images are synced, and their owner locks free to be taken
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
@@ -52,7 +54,7 @@ const (
 )
 
 func (t Type) String() string {
-	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", Handover: "HANDOVER",
+	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", Ahead: "AHEAD", Handover: "HANDOVER",
 		Ready: "READY", GiveBack: "GIVE-BACK", Given: "GIVEN", State: "STATE", Loaded: "LOADED", Commit: "COMMIT", Running: "RUNNING",
 		Abort: "ABORT", Progress: "PROGRESS", Join: "JOIN", Joined: "JOINED", Pages: "PAGES", Mark: "MARK"}
 	if int(t) < len(names) && names[t] != "" {
@@ -75,7 +77,7 @@ func (t Type) most() (uint32, bool) {
 	switch t {
 	case Hello, Accept:
 		return maxHello, true
-	case State:
+	case State, Ahead:
 		return maxState, true
 	case Refuse, Abort, Progress, Join, Running:
 		return maxText, true
@@ -111,11 +113,13 @@ func PutHeader(h []byte, t Type, length int, payload ...[]byte) {
 	binary.LittleEndian.PutUint32(h[8:], sum)
 }
 
-// Conn is a connection with frames on it. One goroutine may read and one may write at a time.
+// Conn is a connection with frames on it. One goroutine may read at a time; Send any, while none
+// writes by itself.
 type Conn struct {
 	net.Conn
-	r      *bufio.Reader
-	header [HeaderSize]byte
+	sending sync.Mutex
+	r       *bufio.Reader
+	header  [HeaderSize]byte
 }
 
 // ErrForeign is behind the error for a peer that speaks something else.
@@ -168,6 +172,8 @@ func (c *Conn) Send(t Type, payload any) error {
 	frame := make([]byte, HeaderSize+len(body))
 	copy(frame[HeaderSize:], body)
 	PutHeader(frame, t, len(body), body)
+	c.sending.Lock()
+	defer c.sending.Unlock()
 	_, err := c.Write(frame)
 	return err
 }
