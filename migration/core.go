@@ -66,6 +66,7 @@ type Source struct {
 	// Stop.
 	stopped   bool
 	stoppedAt time.Duration
+	closing   bool // CloseDisks was asked for
 	sending   bool
 
 	committedAt time.Duration
@@ -154,12 +155,15 @@ func (s *Source) copying(e Event) []Action {
 	}
 	switch e.Kind {
 	case DestinationReady:
-		if s.leaving {
+		if s.leaving || !s.handing {
 			return nil // too late
 		}
 		s.ready = true
 		return []Action{{Do: HurryPass}}
 	case Returned:
+		if !s.leaving {
+			return nil
+		}
 		s.handing, s.ready, s.leaving = false, false, false
 		return s.back()
 	case OwnerLost:
@@ -284,19 +288,26 @@ func (s *Source) mayStop() bool {
 func (s *Source) standing(e Event) []Action {
 	switch e.Kind {
 	case Stopped:
+		if s.stopped {
+			return nil
+		}
 		s.stopped, s.stoppedAt = true, s.now
 		if s.ready {
 			s.sending = true
 			return []Action{{Do: SendLast}}
 		}
+		s.closing = true
 		return []Action{{Do: CloseDisks}}
 	case Drained:
-		if s.handing {
+		if !s.closing || s.handing {
 			return nil
 		}
 		s.handing = true
 		return []Action{{Do: HandOver}}
 	case DestinationReady:
+		if !s.handing || s.sending {
+			return nil
+		}
 		s.ready, s.sending = true, true
 		return []Action{{Do: SendLast}}
 	case Loaded:

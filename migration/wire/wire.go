@@ -44,7 +44,6 @@ const (
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON
 	Abort                    // S or D: the end, before Commit; JSON
-	Progress                 // S: what to show at the destination; JSON
 
 	// Frames of a memory connection, all from the source but Joined.
 	Join   // which migration and which stream; JSON
@@ -56,7 +55,7 @@ const (
 func (t Type) String() string {
 	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", Ahead: "AHEAD", Handover: "HANDOVER",
 		Ready: "READY", GiveBack: "GIVE-BACK", Given: "GIVEN", State: "STATE", Loaded: "LOADED", Commit: "COMMIT", Running: "RUNNING",
-		Abort: "ABORT", Progress: "PROGRESS", Join: "JOIN", Joined: "JOINED", Pages: "PAGES", Mark: "MARK"}
+		Abort: "ABORT", Join: "JOIN", Joined: "JOINED", Pages: "PAGES", Mark: "MARK"}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}
@@ -79,7 +78,7 @@ func (t Type) most() (uint32, bool) {
 		return maxHello, true
 	case State, Ahead:
 		return maxState, true
-	case Refuse, Abort, Progress, Join, Running:
+	case Refuse, Abort, Join, Running:
 		return maxText, true
 	case Pages:
 		return MaxPages, true
@@ -150,8 +149,10 @@ func Open(c net.Conn, within time.Duration) (*Conn, error) {
 		return nil, VersionError{theirs[last]}
 	}
 	_ = c.SetDeadline(time.Time{})
-	return &Conn{Conn: c, r: bufio.NewReaderSize(c, 64<<10)}, nil
+	return newConn(c), nil
 }
+
+func newConn(c net.Conn) *Conn { return &Conn{Conn: c, r: bufio.NewReaderSize(c, 64<<10)} }
 
 // Send writes a frame; a nil payload is empty, []byte goes as it is, and anything else as JSON.
 func (c *Conn) Send(t Type, payload any) error {
