@@ -31,7 +31,6 @@ type Config struct {
 	Queues    int               // virtqueues; 0: 1
 	Weight    int               // aio.PortConfig's
 	Limits    aio.Limits        // of this disk alone
-	Tokens    *aio.Tokens       // what they have left when the first driver comes (Device.Tokens of the source); nil: the burst
 	Group     *aio.Group        // whose limits it shares with other disks; nil: none
 	Errors    ErrorPolicy       // what becomes of a request that the host fails
 	Stop      func(aio.Failure) // stops the guest, for Errors; on the engine's thread, must not block; nil: failures are reported
@@ -50,7 +49,7 @@ type Device struct {
 	queueSize  int
 	weight     int
 	limits     aio.Limits
-	tokens     *aio.Tokens // for the first port; mu guards it
+	tokens     *aio.Tokens // what its limits had elsewhere, for the next port; mu guards it
 	group      *aio.Group
 	errors     ErrorPolicy
 	stop       func(aio.Failure)
@@ -110,7 +109,6 @@ func New(cfg Config) (*Device, error) {
 		queueSize:  size,
 		weight:     cfg.Weight,
 		limits:     cfg.Limits,
-		tokens:     cfg.Tokens,
 		group:      cfg.Group,
 		errors:     cfg.Errors,
 		stop:       cfg.Stop,

@@ -28,14 +28,5 @@ func (d *Device) Idle(ctx context.Context) error {
 	return nil
 }
 
-// Tokens returns what the disk's own limit has left, for Config.Tokens of the disk that goes on
-// elsewhere; ok is false while no driver uses it. Any goroutine but the engine's.
-func (d *Device) Tokens() (t aio.Tokens, ok bool) {
-	if port := d.port.Load(); port != nil {
-		return port.Tokens(), true
-	}
-	return t, false
-}
-
 // Port returns the disk's port on the engine, nil while no driver uses it. Any goroutine.
 func (d *Device) Port() *aio.Port { return d.port.Load() }

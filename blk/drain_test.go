@@ -2,6 +2,7 @@ package blk
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -157,19 +158,36 @@ func TestFailedSync(t *testing.T) {
 // The limit goes on with what it had; a later driver begins with the burst.
 func TestTokensOfDisk(t *testing.T) {
 	m := newMachine(t)
-	limits := aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 1000}}
-	k := m.disk("vda", ImageOptions{}, Config{Limits: limits, Tokens: &aio.Tokens{IOPS: 300}})
-	if _, ok := k.dev.Tokens(); ok {
-		t.Error("tokens without a driver")
+	k := m.disk("vda", ImageOptions{}, Config{Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 1000}}})
+	tokens := func() float64 {
+		var s State
+		if err := json.Unmarshal(k.dev.SaveState(), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Tokens == nil {
+			return 0
+		}
+		return s.Tokens.IOPS
+	}
+	if got := tokens(); got != 0 {
+		t.Errorf("%v tokens without a driver", got)
+	}
+	if err := k.dev.LoadState(json.RawMessage(`{"Writeback":true,"Tokens":{"IOPS":300}}`)); err != nil {
+		t.Fatal(err)
 	}
 	k.d.Start(virtiotest.Setup{})
 	k.expect("read", statusOK, typeIn, 0, nil, 512)
-	if got, ok := k.dev.Tokens(); !ok || got.IOPS < 298 || got.IOPS > 320 {
-		t.Errorf("%+v, %v", got, ok)
+	if got := tokens(); got < 298 || got > 320 {
+		t.Errorf("%v tokens", got)
 	}
 	k.d.Reset()
 	k.d.Start(virtiotest.Setup{})
-	if got, _ := k.dev.Tokens(); got.IOPS != 1000 {
-		t.Errorf("second driver: %+v", got)
+	if got := tokens(); got != 1000 {
+		t.Errorf("second driver: %v", got)
+	}
+	for _, bad := range []string{`{"Writeback":true,"Tokens":{"IOPS":1e300}}`, `{"Writeback":true,"Tokens":{"BPS":-1e30}}`} {
+		if k.dev.LoadState(json.RawMessage(bad)) == nil {
+			t.Errorf("%s was taken", bad)
+		}
 	}
 }

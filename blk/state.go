@@ -4,21 +4,31 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/virtio"
 )
 
 // State is what a disk carries to another host beside what its transport does.
 type State struct {
 	Writeback bool // the configuration field of that name (5.2.5)
+
+	// Tokens is what the disk's own limits have left; nil: it has none, or no driver. Like a
+	// clock, it is another a moment later.
+	Tokens *aio.Tokens `json:",omitempty"`
 }
 
 var _ virtio.Saver = (*Device)(nil)
 
 // SaveState implements virtio.Saver.
 func (d *Device) SaveState() json.RawMessage {
-	b, err := json.Marshal(State{Writeback: d.writeback.Load()})
+	s := State{Writeback: d.writeback.Load()}
+	if port := d.port.Load(); port != nil && d.limits != (aio.Limits{}) {
+		t := port.Tokens()
+		s.Tokens = &t
+	}
+	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // a struct of one bool
+		panic(err) // a bool and finite numbers
 	}
 	return b
 }
@@ -32,7 +42,15 @@ func (d *Device) LoadState(b json.RawMessage) error {
 	if !s.Writeback && d.features.Load()&featConfigWCE == 0 {
 		return fmt.Errorf("disk %s: writethrough, which the driver can't have chosen", d.id)
 	}
+	if s.Tokens != nil {
+		if err := s.Tokens.Validate(); err != nil {
+			return fmt.Errorf("disk %s: %w", d.id, err)
+		}
+	}
 	d.writeback.Store(s.Writeback)
 	d.setDurable()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tokens = s.Tokens
 	return nil
 }

@@ -98,6 +98,9 @@ func printList(w io.Writer, list []control.Info) error {
 			continue
 		}
 		state := v.State
+		if v.Migrating {
+			state += ", migrating"
+		}
 		if v.Reason != "" {
 			state = fmt.Sprintf("%s (%s)", v.State, v.Reason)
 		}

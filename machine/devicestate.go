@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/machine/chipset"
 	"github.com/ebb-vmm/ebb/virtio"
 	"github.com/ebb-vmm/ebb/virtio/pci"
@@ -21,6 +22,13 @@ type devicesState struct {
 	HostBridge pci.ConfigState
 	Disks      []diskState // on bus 0, in their order
 	Slots      []slotState
+	Groups     []groupState // sorted by name
+}
+
+// groupState is what the limits that several disks share have left.
+type groupState struct {
+	Name   string
+	Tokens aio.Tokens
 }
 
 // diskState is a disk's device.

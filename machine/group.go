@@ -2,6 +2,8 @@ package machine
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/ebb-vmm/ebb/aio"
 )
@@ -54,4 +56,26 @@ func (d *disk) ownLimits() aio.Limits {
 		return aio.Limits{}
 	}
 	return d.cfg.Limits
+}
+
+// saveGroups returns what the groups' limits have left.
+func (m *Machine) saveGroups() (list []groupState) {
+	for _, name := range slices.Sorted(maps.Keys(m.groups)) {
+		list = append(list, groupState{name, m.groups[name].Tokens()})
+	}
+	return list
+}
+
+// loadGroups gives the groups what they had left elsewhere.
+func (m *Machine) loadGroups(list []groupState) error {
+	for _, s := range list {
+		g := m.groups[s.Name]
+		if g == nil {
+			return fmt.Errorf("the state has a group %q, this machine has none", s.Name)
+		}
+		if err := g.SetTokens(s.Tokens); err != nil {
+			return fmt.Errorf("group %s: %w", s.Name, err)
+		}
+	}
+	return nil
 }

@@ -183,7 +183,9 @@ func (in *Incoming) Load(state json.RawMessage) error {
 	if err := json.Unmarshal(state, &s); err != nil {
 		return err
 	}
-	loaded, err := in.hw.loadKVM(s.KVM, func() error { return in.hw.loadDevices(s.Devices, in.disks) })
+	loaded, err := in.hw.loadKVM(s.KVM, func() error {
+		return errors.Join(in.loadGroups(s.Devices.Groups), in.hw.loadDevices(s.Devices, in.disks))
+	})
 	if err != nil {
 		return err
 	}

@@ -277,6 +277,7 @@ func (o *Outgoing) Save() (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Devices.Groups = o.m.saveGroups()
 	if s.KVM, err = o.hw.saveKVM(); err != nil {
 		return nil, err
 	}
