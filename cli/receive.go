@@ -80,7 +80,6 @@ func receiveVM(c *cli.Context) error {
 type diskPaths struct {
 	byID map[string]string
 	dir  string
-	used map[string]bool
 }
 
 func parseDiskPaths(list []string, dir string) (p diskPaths, err error) {

@@ -70,7 +70,6 @@ type sourceDriver struct {
 	sender  *ram.Sender
 	given   chan struct{} // GIVEN came
 	hurry   chan struct{} // holds an element when the next pass need not wait
-	closed  bool          // by Abandon
 
 	holding    context.CancelFunc // ends what belongs to one hold
 	mu         sync.Mutex         // guards what follows, and conns
