@@ -75,6 +75,13 @@ func (o *outgoing) Check(destination json.RawMessage) error {
 
 func (o *outgoing) Disks() []migration.Disk { return o.disks }
 
+func (o *outgoing) Files() (files []migration.File) {
+	for _, f := range o.BootFiles() {
+		files = append(files, migration.File(f))
+	}
+	return files
+}
+
 func (o *outgoing) Stop() error {
 	o.Outgoing.Stop()
 	return nil

@@ -26,7 +26,7 @@ func receiveCommand() *cli.Command {
 		Name:  "receive",
 		Usage: "wait for a VM that `ebb migrate` sends, and run it until its guest ends",
 		Description: "It takes one VM. Images are opened only where --disk-path or --disk-dir says, whatever the source\n" +
-			"calls them. Exit codes are those of `ebb run`; a guest that resets after it has moved ends with 3.",
+			"calls them. Exit codes are those of `ebb run`.",
 		UsageText: "ebb receive --listen tcp:HOST:PORT [--disk-path ID=FILE]... [--disk-dir D] [--tls-dir D | --insecure] [--name N] [--console WHERE] [--control PATH]",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to wait at, tcp:HOST:PORT"},
@@ -236,8 +236,5 @@ func (v *incoming) follow(signals <-chan os.Signal) error {
 	end, err := v.Wait()
 	v.server.Finish(endText(end, err))
 	v.terminal.finish(err == nil)
-	if err == nil && end == machine.Reset {
-		v.host.log.Warn("the guest resets, and its kernel is not here to boot it again: start it anew with `ebb run`")
-	}
 	return exitOf(end, err, v.host.log)
 }

@@ -17,8 +17,10 @@ type description struct {
 	HotplugSlots int               `json:"hotplug_slots"`
 	AIO          aio.EngineKind    `json:"aio"`
 	AIOMax       int               `json:"aio_max"`
-	Linux        bool              `json:"linux"` // the kernel certainly is
-	Disks        []diskDescription `json:"disks"` // those given at start first
+	Linux        bool              `json:"linux"`     // the kernel certainly is
+	Cmdline      string            `json:"cmdline"`   // for when it boots again
+	NoReboot     bool              `json:"no_reboot"` // it doesn't
+	Disks        []diskDescription `json:"disks"`     // those given at start first
 	Traits       cpuTraits         `json:"traits"`
 }
 
@@ -49,7 +51,7 @@ func (m *Machine) describe(traits cpuTraits) description {
 	defer m.mu.Unlock()
 	d := description{
 		Memory: m.cfg.Memory, CPUs: m.cfg.CPUs, HotplugSlots: m.cfg.HotplugSlots, AIO: m.cfg.AIO, AIOMax: m.cfg.AIOMax,
-		Linux: m.linux, Traits: traits,
+		Linux: m.linux, Cmdline: m.cfg.Cmdline, NoReboot: m.cfg.NoReboot, Traits: traits,
 	}
 	for _, k := range m.disks {
 		c := k.cfg

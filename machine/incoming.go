@@ -17,6 +17,7 @@ import (
 type Incoming struct {
 	*Machine
 	hw    *hardware
+	files bootFiles
 	ended chan struct{} // Machine.Run has returned
 	end   End
 	err   error
@@ -35,6 +36,7 @@ func NewIncoming(cfg Config, from json.RawMessage, path func(id, file string) (s
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Memory, cfg.CPUs, cfg.HotplugSlots, cfg.AIO, cfg.AIOMax = d.Memory, d.CPUs, d.HotplugSlots, d.AIO, d.AIOMax
+	cfg.Cmdline, cfg.NoReboot = d.Cmdline, d.NoReboot
 	var added []Disk
 	for _, k := range d.Disks {
 		p, err := path(k.ID, k.File)
@@ -63,7 +65,7 @@ func NewIncoming(cfg Config, from json.RawMessage, path func(id, file string) (s
 	m.changed.L = &m.mu
 	in := &Incoming{Machine: m, ended: make(chan struct{})}
 	if err := in.take(d, append(cfg.Disks[:len(cfg.Disks):len(cfg.Disks)], added...)); err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
 }
@@ -196,7 +198,7 @@ func (in *Incoming) Load(state json.RawMessage) error {
 		in.cfg.Log.Warn("this host's clock is behind the source's, so that the guest's clocks lose as much", "behind", loaded.Backwards)
 	}
 	in.hw.resumedDevices()
-	return nil
+	return in.files.adopt(in.Machine)
 }
 
 // Go lets the guest run. Preconditions: Load returned nil.
@@ -222,6 +224,9 @@ func (in *Incoming) Discard() error {
 	<-in.ended
 	return errors.Join(in.err, in.Close())
 }
+
+// Close gives back what the machine has. Preconditions: it was discarded, or Wait has returned.
+func (in *Incoming) Close() error { return errors.Join(in.Machine.Close(), in.files.close()) }
 
 // Wait returns how the guest ended.
 func (in *Incoming) Wait() (End, error) {

@@ -166,6 +166,7 @@ type incoming struct {
 	session string
 	streams []*wire.Conn
 
+	files fileWriter
 	owner bool // the images are this side's
 }
 
@@ -243,6 +244,7 @@ func (in *incoming) prepare(h *hello) error {
 		return err
 	}
 	in.memory = ram.NewReceiver(regions)
+	in.files = fileWriter{machine: in.machine, list: h.Files}
 	return nil
 }
 
@@ -381,6 +383,8 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 	switch f.typ {
 	case wire.Abort:
 		return false, wire.Reason(f.body)
+	case wire.File:
+		return false, in.files.write(f.body)
 	case wire.Ahead:
 		if *loaded {
 			return false, wrong
@@ -407,7 +411,7 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 		}
 		return false, in.conn.Send(wire.Given, nil)
 	case wire.State:
-		if !in.owner || *loaded {
+		if !in.owner || *loaded || !in.files.complete() {
 			return false, wrong
 		}
 		if err := in.load(ctx, f.body, marks); err != nil {

@@ -29,6 +29,9 @@ func TestMigration(t *testing.T) {
 			if h.state != g.state || !bytes.Equal(h.memory[0].Bytes, g.memory[0].Bytes) || disk.syncs == 0 {
 				t.Errorf("state %s, syncs %d, or other memory", h.state, disk.syncs)
 			}
+			if len(h.files) != 2 || h.files[0].String() != "first" || h.files[1].Len() != 300<<10 {
+				t.Errorf("%d files", len(h.files))
+			}
 			d := r.report.Downtime
 			if d.Total <= 0 || d.Stop+d.Drain+d.LastRAM+d.State+d.Commit > d.Total || !strings.HasPrefix(r.report.Line(), "migrated in ") {
 				t.Errorf("%+v: %s", d, r.report.Line())
@@ -46,7 +49,7 @@ func TestMigration(t *testing.T) {
 
 // Wherever a side fails before the commit point, the guest goes on at the source as it was, and both say why.
 func TestFailuresBeforeCommit(t *testing.T) {
-	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "ahead", "take over", "stop", "save", "load"} {
+	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "file", "ahead", "take over", "stop", "save", "load"} {
 		for _, p := range []drain.Policy{drain.Adaptive, drain.Off} {
 			t.Run(step+"/"+p.String(), func(t *testing.T) {
 				w := newWorld(t, "vda", "vdb")

@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"encoding/json"
+	"io"
 
 	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/ram"
@@ -23,6 +24,9 @@ type Guest interface {
 
 	Disks() []Disk
 
+	// Files are what the guest needs when it boots again. They are closed when they are sent.
+	Files() []File
+
 	// SaveAhead returns what the destination can prepare while the guest runs here.
 	SaveAhead() json.RawMessage
 
@@ -34,6 +38,13 @@ type Guest interface {
 	Over() <-chan struct{} // closed when the guest ends by itself
 	Leave()                // it runs elsewhere now
 	Pause(reason string)   // it must not run, or not go on, until the user says so
+}
+
+// File is one file.
+type File struct {
+	Name    string
+	Size    int64 // bytes
+	Content io.ReadCloser
 }
 
 // Disk is one of its disks.
@@ -65,6 +76,8 @@ type Host interface {
 type Incoming interface {
 	Regions() []ram.Region
 	Describe() json.RawMessage // what the source checks
+
+	File(name string, size int64) (io.Writer, error) // takes one of Guest.Files
 
 	Reserve() error  // take the images' reservations
 	TakeOver() error // own the images: open them, with nothing stale in any cache

@@ -63,22 +63,30 @@ func (d *sourceDriver) handOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sent, err := d.release(ctx)
+	if err != nil && !sent {
+		return d.unsent(err)
+	}
+	return err
+}
+
+// release gives the owner locks away and says so, unless the hold is over. Both under the lock, so that
+// takeBack comes before or after. sent is false where it could not be said.
+func (d *sourceDriver) release(ctx context.Context) (sent bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if ctx.Err() != nil {
-		return nil
+		return true, nil
 	}
 	for _, k := range d.disks {
 		d.released = append(d.released, k)
 		if err := k.ReleaseOwner(); err != nil {
-			return fmt.Errorf("disk %s: %w", k.ID(), err)
+			return true, fmt.Errorf("disk %s: %w", k.ID(), err)
 		}
 	}
 	d.handedOver = true
-	if err := d.control.Send(wire.Handover, nil); err != nil {
-		return d.lost(err)
-	}
-	return nil
+	err = d.control.Send(wire.Handover, nil)
+	return err == nil, err
 }
 
 // takeBack undoes handOver.
@@ -89,7 +97,7 @@ func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
 	d.mu.Unlock()
 	if handed {
 		if err := d.control.Send(wire.GiveBack, nil); err != nil {
-			return Event{}, d.lost(err)
+			return Event{}, d.unsent(err)
 		}
 		select {
 		case <-d.given:

@@ -12,7 +12,13 @@ type hello struct {
 	Name    string          `json:"name"`    // the VM's
 	Memory  []memoryRange   `json:"memory"`  // its regions
 	Streams int             `json:"streams"` // connections for memory
+	Files   []fileInfo      `json:"files"`   // that come in FILE frames, one after another
 	Machine json.RawMessage `json:"machine"` // what the destination's must be like
+}
+
+type fileInfo struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
 }
 
 type memoryRange struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -69,6 +70,8 @@ type sourceDriver struct {
 	control *wire.Conn
 	sender  *ram.Sender
 	given   chan struct{} // GIVEN came
+	heard   chan struct{} // closed when the destination says nothing more, after said is set
+	said    error
 	hurry   chan struct{} // holds an element when the next pass need not wait
 
 	holding    context.CancelFunc // ends what belongs to one hold
@@ -266,7 +269,13 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	}
 	answers := func(limit time.Duration) { _ = d.control.SetReadDeadline(time.Now().Add(limit)) }
 	answers(answerLimit)
-	if err := d.control.Send(wire.Hello, hello{d.o.Name, ranges(d.guest.Regions()), d.o.Streams, machine}); err != nil {
+	files := d.guest.Files()
+	defer closeFiles(files)
+	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
+	for _, f := range files {
+		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
+	}
+	if err := d.control.Send(wire.Hello, h); err != nil {
 		return Event{}, d.lost(err)
 	}
 	var a accept
@@ -307,8 +316,11 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	trip := time.Since(asked)
 	_ = d.control.SetReadDeadline(time.Time{})
 	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
-	d.given = make(chan struct{}, 1)
+	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
 	d.tasks.Go(d.listen)
+	if err := sendFiles(d.control, files); err != nil {
+		return Event{}, d.unsent(err)
+	}
 	return Event{Trip: trip}, nil
 }
 
@@ -337,6 +349,17 @@ func (d *sourceDriver) lost(err error) error {
 	return fmt.Errorf("the link to tcp:%s is lost (%w)", d.o.Address, cause(err))
 }
 
+// unsent is the error of a write. A destination that gives up says why on the control connection, and that
+// is what the user should hear.
+func (d *sourceDriver) unsent(err error) error {
+	select {
+	case <-d.heard:
+		return d.said
+	case <-time.After(partLimit):
+		return d.lost(err)
+	}
+}
+
 func (d *sourceDriver) refused(err error) error {
 	if p := (wire.PeerError{}); errors.As(err, &p) {
 		return fmt.Errorf("the destination says: %s", p.Reason)
@@ -347,6 +370,7 @@ func (d *sourceDriver) refused(err error) error {
 // listen takes what the destination says.
 func (d *sourceDriver) listen() {
 	ctx := d.ctx
+	defer close(d.heard)
 	for {
 		h, err := d.control.Next()
 		var body []byte
@@ -357,8 +381,9 @@ func (d *sourceDriver) listen() {
 			err = wire.Reason(body)
 		}
 		if err != nil {
+			d.said = d.refused(err)
 			if ctx.Err() == nil {
-				d.post(Event{Kind: Failed, Err: d.refused(err)})
+				d.post(Event{Kind: Failed, Err: d.said})
 			}
 			return
 		}
@@ -376,10 +401,12 @@ func (d *sourceDriver) listen() {
 			var r runs
 			_ = wire.Decode(body, &r) // only for the report
 			d.report.resume = r.Resume
+			d.said = d.lost(io.EOF)
 			d.post(Event{Kind: Runs})
 			return
 		default:
-			d.post(Event{Kind: Failed, Err: fmt.Errorf("the destination sent %v, which is not its to send now", h.Type)})
+			d.said = fmt.Errorf("the destination sent %v, which is not its to send now", h.Type)
+			d.post(Event{Kind: Failed, Err: d.said})
 			return
 		}
 	}
@@ -398,7 +425,7 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 	defer d.report.ram.Unlock()
 	r, err := d.sender.Pass(ctx)
 	if err != nil {
-		return Event{}, d.lost(err)
+		return Event{}, d.unsent(err)
 	}
 	d.report.passed(d, r)
 	return Event{Sent: r.Bytes, Left: r.Left, Took: r.Took}, nil
@@ -416,11 +443,11 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 	saved := d.now()
 	mark, r, err := d.sender.Last(ctx)
 	if err != nil {
-		return Event{}, d.lost(err)
+		return Event{}, d.unsent(err)
 	}
 	d.report.last(d, r, saved-begin)
 	if err := d.control.Send(wire.State, append(binary.LittleEndian.AppendUint32(nil, mark), machine...)); err != nil {
-		return Event{}, d.lost(err)
+		return Event{}, d.unsent(err)
 	}
 	return Event{Kind: Tick}, nil
 }

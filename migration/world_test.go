@@ -1,10 +1,13 @@
 package migration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -165,7 +168,10 @@ func (g *fakeGuest) Regions() []ram.Region              { return g.memory }
 func (g *fakeGuest) Track(bool) error                   { return g.step("track") }
 func (g *fakeGuest) Describe() (json.RawMessage, error) { return json.RawMessage(`{"fake":true}`), nil }
 func (g *fakeGuest) Check(json.RawMessage) error        { return g.step("check") }
-func (g *fakeGuest) Disks() []Disk                      { return g.disks }
+func (g *fakeGuest) Files() []File {
+	return []File{{"one", 5, io.NopCloser(strings.NewReader("first"))}, {"two", 300 << 10, io.NopCloser(strings.NewReader(strings.Repeat("x", 300<<10)))}}
+}
+func (g *fakeGuest) Disks() []Disk { return g.disks }
 
 func (g *fakeGuest) Written(_ int, bitmap []uint64) error {
 	if g.dirty {
@@ -269,6 +275,7 @@ type fakeHost struct {
 	disks   []string
 	memory  []ram.Region
 	state   string
+	files   []*bytes.Buffer
 	refused chan struct{} // closed by the first refusal
 }
 
@@ -290,7 +297,11 @@ func (h *fakeHost) Prepare(name string, memory []ram.Region, machine json.RawMes
 
 type fakeIncoming struct{ *fakeHost }
 
-func (i *fakeIncoming) Regions() []ram.Region     { return i.memory }
+func (i *fakeIncoming) Regions() []ram.Region { return i.memory }
+func (i *fakeIncoming) File(name string, size int64) (io.Writer, error) {
+	i.files = append(i.files, &bytes.Buffer{})
+	return i.files[len(i.files)-1], i.step("file")
+}
 func (i *fakeIncoming) Describe() json.RawMessage { return json.RawMessage(`{}`) }
 func (i *fakeIncoming) each(locks map[string]string, take bool) error {
 	var all error

@@ -146,6 +146,12 @@ func (k *Kernel) Close() error { return k.file.Close() }
 // Path returns the name the kernel was opened by.
 func (k *Kernel) Path() string { return k.path }
 
+// Size returns the file's size in bytes.
+func (k *Kernel) Size() int64 { return k.size }
+
+// Content returns the file, from its beginning. Any goroutine.
+func (k *Kernel) Content() io.Reader { return io.NewSectionReader(k.file, 0, k.size) }
+
 // Params is what Load hands to the kernel.
 type Params struct {
 	Initrd   string // file; empty: none

@@ -34,6 +34,7 @@ const (
 	Refuse                   // D: why not, before anything was copied; JSON
 	Offered                  // S: the images' reservations are free to be taken
 	Reserved                 // D: they are taken
+	File                     // S: a piece of a file that the guest boots from
 	Ahead                    // S: what can be prepared while the guest still runs there; JSON
 	Handover                 // S: the images are synced, and their owner locks free to be taken
 	Ready                    // D: they are taken, and the images open
@@ -53,7 +54,7 @@ const (
 )
 
 func (t Type) String() string {
-	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", Ahead: "AHEAD", Handover: "HANDOVER",
+	names := [...]string{Hello: "HELLO", Accept: "ACCEPT", Refuse: "REFUSE", Offered: "OFFERED", Reserved: "RESERVED", File: "FILE", Ahead: "AHEAD", Handover: "HANDOVER",
 		Ready: "READY", GiveBack: "GIVE-BACK", Given: "GIVEN", State: "STATE", Loaded: "LOADED", Commit: "COMMIT", Running: "RUNNING",
 		Abort: "ABORT", Join: "JOIN", Joined: "JOINED", Pages: "PAGES", Mark: "MARK"}
 	if int(t) < len(names) && names[t] != "" {
@@ -67,7 +68,7 @@ const (
 	maxHello = 8 << 20 // processor features and disks of a machine
 	maxState = 64 << 20
 	maxText  = 64 << 10
-	// MaxPages is the most of a Pages frame: its table and 256 KiB of memory.
+	// MaxPages is the most of a Pages frame: its table and 256 KiB of memory. So it is of a File.
 	MaxPages = 256<<10 + 4<<10
 )
 
@@ -80,7 +81,7 @@ func (t Type) most() (uint32, bool) {
 		return maxState, true
 	case Refuse, Abort, Join, Running:
 		return maxText, true
-	case Pages:
+	case Pages, File:
 		return MaxPages, true
 	case Mark:
 		return 4, true
