@@ -57,8 +57,7 @@ func (h *hardware) saveCPU(c *kvm.VCPU, s *cpuState) (err error) {
 	if s.Sregs, err = c.GetSregs(); err != nil {
 		return err
 	}
-	const svme, vmxe = 1 << 12, 1 << 13
-	if s.Sregs.EFER&svme != 0 || s.Sregs.CR4&vmxe != 0 {
+	if isHost(s.Sregs) {
 		return errNested
 	}
 	if s.XSAVE, err = c.GetXSAVE(); err != nil {
@@ -87,6 +86,26 @@ func (h *hardware) saveCPU(c *kvm.VCPU, s *cpuState) (err error) {
 	}
 	s.TSCKHz, err = c.GetTSCKHz()
 	return err
+}
+
+// isHost reports whether a guest is ready to run guests of its own.
+func isHost(s kvm.Sregs) bool {
+	const svme, vmxe = 1 << 12, 1 << 13
+	return s.EFER&svme != 0 || s.CR4&vmxe != 0
+}
+
+// checkNested is saveCPUs' refusal of such a guest, before a migration begins. As saveCPUs.
+func (h *hardware) checkNested() error {
+	for _, c := range h.gate.cpus {
+		s, err := c.kvm.GetSregs()
+		if err != nil {
+			return err
+		}
+		if isHost(s) {
+			return errNested
+		}
+	}
+	return nil
 }
 
 // loadCPUs gives new vCPUs a saved state. refused has a line for every MSR that KVM did

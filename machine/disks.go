@@ -81,7 +81,7 @@ func (m *Machine) AddDisk(cfg Disk) error {
 	switch {
 	case m.stopping:
 		err = ErrNotRunning
-	case m.out != nil:
+	case m.moving():
 		err = ErrMigrating
 	case m.findDisk(cfg.ID) != nil:
 		err = errors.New("there is a disk with this id; give the new one another id")
@@ -161,7 +161,7 @@ func (m *Machine) disown(id string) (*disk, error) {
 	switch {
 	case m.stopping:
 		return nil, ErrNotRunning
-	case m.out != nil:
+	case m.moving():
 		return nil, ErrMigrating
 	case d == nil:
 		return nil, fmt.Errorf("there is no disk %s", id)
@@ -232,12 +232,12 @@ var resizeImage = (*blk.Image).Resize
 // is one sentence, and then nothing has changed. Any goroutine.
 func (m *Machine) ResizeDisk(id string, size uint64) error {
 	m.mu.Lock()
-	d, stopping, out := m.findDisk(id), m.stopping, m.out
+	d, stopping, moving := m.findDisk(id), m.stopping, m.moving()
 	m.mu.Unlock()
 	switch {
 	case stopping:
 		return ErrNotRunning
-	case out != nil:
+	case moving:
 		return ErrMigrating
 	case d == nil:
 		return fmt.Errorf("there is no disk %s", id)

@@ -109,7 +109,7 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	if in.hw, err = newHardware(m); err != nil {
 		return err
 	}
-	m.built, m.paused, m.reason, m.away = in.hw, true, "its guest has not come yet", "its guest has not come yet"
+	m.built, m.paused, m.arriving, m.reason = in.hw, true, true, "its guest has not come yet"
 	go func() {
 		in.end, in.err = m.Run()
 		close(in.ended)
@@ -205,7 +205,7 @@ func (in *Incoming) Load(state json.RawMessage) error {
 func (in *Incoming) Go() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.paused, in.reason, in.away = false, "", ""
+	in.paused, in.arriving, in.reason = false, false, ""
 	in.hw.resume()
 }
 
@@ -213,7 +213,7 @@ func (in *Incoming) Go() {
 // images back then, if it asks for them. ResumeForced undoes it.
 func (in *Incoming) Uncommitted(reason string) error {
 	in.mu.Lock()
-	in.reason, in.away = reason, reason
+	in.arriving, in.reason, in.away = false, reason, reason
 	in.mu.Unlock()
 	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
 }

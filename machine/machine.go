@@ -62,6 +62,7 @@ type Machine struct {
 	leaving  *hardware  // the last hw, while it is taken apart
 	built    *hardware  // for the first guest, if that comes from another host
 	out      *Outgoing  // a migration to another host, while there is one
+	arriving bool       // its guest comes from another host, and is not here yet
 	paused   bool
 	reason   string // why it is paused, if the user did not do it
 	away     string // why the images may not be this side's; then only ResumeForced helps
@@ -199,9 +200,9 @@ func (m *Machine) Pause(ctx context.Context) error {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
 	m.mu.Lock()
-	out := m.out
+	moving := m.moving()
 	m.mu.Unlock()
-	if out != nil {
+	if moving {
 		return ErrMigrating
 	}
 	return m.pause(ctx)
@@ -242,9 +243,18 @@ func (m *Machine) pause(ctx context.Context) error {
 	return nil
 }
 
+// moving reports whether the guest is on its way from or to another host. m.mu is held.
+func (m *Machine) moving() bool { return m.out != nil || m.arriving }
+
 // Resume lets a paused guest go on. Not one of which nobody knows whether it runs at the other
 // side of a migration: that takes ResumeForced.
-func (m *Machine) Resume() error {
+func (m *Machine) Resume() error { return m.resume(false) }
+
+// ResumeForced is Resume also for a guest that a migration has left standing, whose user has made
+// sure that it doesn't run at the other side. It fails if the images are not to be had.
+func (m *Machine) ResumeForced() error { return m.resume(true) }
+
+func (m *Machine) resume(force bool) error {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
 	m.mu.Lock()
@@ -252,12 +262,16 @@ func (m *Machine) Resume() error {
 	switch {
 	case m.hw == nil:
 		return ErrNotRunning
-	case m.out != nil:
+	case m.moving():
 		return ErrMigrating
-	case m.away != "":
+	case m.away != "" && !force:
 		return fmt.Errorf("%s; only if it doesn't run on the other side, resume it by force", m.away)
+	case m.away != "":
+		if err := m.regain(); err != nil {
+			return err
+		}
 	}
-	m.reason = ""
+	m.away, m.reason = "", ""
 	if m.paused {
 		m.hw.resume()
 		m.paused = false
@@ -265,33 +279,15 @@ func (m *Machine) Resume() error {
 	return nil
 }
 
-// ResumeForced lets a guest go on that a migration has left standing, whose user has made sure that it
-// doesn't run at the other side. It fails if the images are not to be had.
-func (m *Machine) ResumeForced() error {
-	m.pausing.Lock()
-	defer m.pausing.Unlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.hw == nil:
-		return ErrNotRunning
-	case m.out != nil:
-		return ErrMigrating
-	}
-	if m.away != "" {
-		for _, d := range m.disks {
-			if err := errors.Join(d.image.ReclaimReservation(), d.image.ReclaimOwner()); err != nil {
-				return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
-			}
-		}
-		for _, a := range m.hw.devices() {
-			a.device.SetDrainWindow(aio.Unlimited)
+// regain takes the images back that a migration has given away. m.mu is held.
+func (m *Machine) regain() error {
+	for _, d := range m.disks {
+		if err := errors.Join(d.image.ReclaimReservation(), d.image.ReclaimOwner()); err != nil {
+			return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
 		}
 	}
-	m.away, m.reason = "", ""
-	if m.paused {
-		m.hw.resume()
-		m.paused = false
+	for _, a := range m.hw.devices() {
+		a.device.SetDrainWindow(aio.Unlimited)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 	switch {
 	case m.hw == nil:
 		return nil, ErrNotRunning
-	case m.out != nil:
+	case m.moving():
 		return nil, ErrMigrating
 	case m.away != "":
 		return nil, fmt.Errorf("its images are not this side's: %s", m.away)
@@ -63,11 +63,11 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 	return o, nil
 }
 
-// Migrating reports whether its guest is on its way to another host.
+// Migrating reports whether its guest is on its way from or to another host.
 func (m *Machine) Migrating() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.out != nil
+	return m.moving()
 }
 
 // End ends the migration: the machine is as before.
@@ -88,6 +88,7 @@ func (o *Outgoing) Describe() (json.RawMessage, error) {
 	o.hw.gate.set(paused)
 	o.hw.gate.wait()
 	traits, err := o.hw.cpuTraits()
+	err = errors.Join(err, o.hw.checkNested())
 	o.move()
 	if err != nil {
 		return nil, err
