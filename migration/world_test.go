@@ -211,7 +211,10 @@ func (g *fakeGuest) Leave() {
 func (g *fakeGuest) Pause(reason string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.paused, g.runner = reason, ""
+	g.paused = reason
+	if g.runner == "source" {
+		g.runner = ""
+	}
 }
 
 // fakeDisk is a disk with requests in flight that finish when it is closed, or never.
@@ -355,6 +358,9 @@ func (w *world) migrate(ctx context.Context, g *fakeGuest, h *fakeHost, o Option
 	go func() {
 		defer close(done)
 		r.in, r.dest = Receive(receiving, l, ReceiveOptions{Host: h})
+		if errors.Is(r.dest, ErrUncommitted) {
+			w.dies("destination") // it gives the images back
+		}
 	}()
 	sent := make(chan struct{})
 	go func() {

@@ -1,0 +1,195 @@
+package migration
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// cutter is a link that breaks when a frame of a type is about to pass.
+type cutter struct {
+	t  *testing.T
+	at wire.Type
+
+	mu    sync.Mutex
+	conns []net.Conn
+	cut   bool
+	gone  chan struct{} // closed at the cut
+}
+
+func newCutter(t *testing.T, at wire.Type) *cutter {
+	return &cutter{t: t, at: at, gone: make(chan struct{})}
+}
+
+// through makes the link and returns its end at the source.
+func (c *cutter) through(destination string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			a, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", destination)
+			if err != nil {
+				a.Close()
+				continue
+			}
+			c.mu.Lock()
+			c.conns = append(c.conns, a, b)
+			c.mu.Unlock()
+			go c.pass(a, b)
+			go c.pass(b, a)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// pass lets frames pass in one direction.
+func (c *cutter) pass(from, to net.Conn) {
+	half := func() { _ = to.(*net.TCPConn).CloseWrite() }
+	var preamble [8]byte
+	if _, err := io.ReadFull(from, preamble[:]); err != nil {
+		half()
+		return
+	}
+	_, _ = to.Write(preamble[:])
+	for {
+		var header [wire.HeaderSize]byte
+		if _, err := io.ReadFull(from, header[:]); err != nil {
+			half()
+			return
+		}
+		if wire.Type(header[0]) == c.at {
+			c.breakLink()
+			return
+		}
+		if _, err := to.Write(header[:]); err != nil {
+			return
+		}
+		if _, err := io.CopyN(to, from, int64(binary.LittleEndian.Uint32(header[4:]))); err != nil {
+			half()
+			return
+		}
+	}
+}
+
+func (c *cutter) breakLink() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return
+	}
+	c.cut = true
+	close(c.gone)
+	for _, conn := range c.conns {
+		_ = conn.(*net.TCPConn).SetLinger(0) // a reset
+		conn.Close()
+	}
+}
+
+// Wherever the link breaks, at most one side runs the guest; before the commit point it is the source.
+func TestCutLink(t *testing.T) {
+	for at := wire.Hello; at <= wire.Mark; at++ {
+		if at == wire.Refuse || at == wire.GiveBack || at == wire.Given || at == wire.Abort {
+			continue // not on the straight way
+		}
+		t.Run(at.String(), func(t *testing.T) {
+			w := newWorld(t, "vda", "vdb")
+			g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"}, &fakeDisk{world: w, id: "vdb"})
+			c := newCutter(t, at)
+			h := newFakeHost(w, "vda", "vdb")
+			if at == wire.Hello { // the destination has heard nothing, and waits on
+				h.refused = c.gone
+			}
+			r := w.migrate(t.Context(), g, h, Options{}, c.through)
+			if !c.cut {
+				t.Fatalf("no %v came: source %v, destination %v", at, r.source, r.dest)
+			}
+			switch at {
+			case wire.Commit:
+				if !errors.Is(r.source, ErrUnconfirmed) || !errors.Is(r.dest, ErrUncommitted) || r.in == nil || w.runner != "" {
+					t.Errorf("source %v, destination %v; the guest runs at %q", r.source, r.dest, w.runner)
+				}
+				w.check()
+			case wire.Running:
+				if !errors.Is(r.source, ErrUnconfirmed) || r.dest != nil || w.runner != "destination" || w.left {
+					t.Errorf("source %v, destination %v; the guest runs at %q", r.source, r.dest, w.runner)
+				}
+				w.check()
+			default:
+				if r.source == nil || r.dest == nil || errors.Is(r.dest, ErrUncommitted) != (at == wire.Loaded) {
+					t.Errorf("source %v, destination %v", r.source, r.dest)
+				}
+				w.atSource()
+			}
+		})
+	}
+}
+
+// A second source is told that there is one already, and the first goes on.
+func TestSecondSource(t *testing.T) {
+	w, other := newWorld(t, "vda"), newWorld(t, "vda")
+	arrived, refused := make(chan string, 1), make(chan struct{})
+	var address string
+	w.breakAt = func(s string) error {
+		if s == "take over" {
+			arrived <- address
+			select {
+			case <-refused:
+			case <-time.After(patience):
+				t.Error("nobody was refused")
+			}
+		}
+		return nil
+	}
+	go func() {
+		defer close(refused)
+		g := newFakeGuest(other, &fakeDisk{world: other, id: "vda"})
+		_, err := Send(t.Context(), Options{Address: <-arrived, Limits: Limits{Downtime: time.Second, Stall: time.Second}}, g)
+		if err == nil || err.Error() != "the destination says: another migration is being received here" {
+			t.Errorf("the second: %v", err)
+		}
+		other.atSource()
+	}()
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{},
+		func(a string) string { address = a; return a })
+	if r.source != nil || r.dest != nil {
+		t.Errorf("source %v, destination %v", r.source, r.dest)
+	}
+	w.atDestination()
+}
+
+// Whatever else knocks at the port, a migration that comes then is taken.
+func TestStrangers(t *testing.T) {
+	w := newWorld(t, "vda")
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{}, func(address string) string {
+		for _, said := range []string{"GET / HTTP/1.1\r\n\r\n", "", "ebb-mig\x01" + string(make([]byte, 100)), "ebb-mig\x01\x01\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00", "ebb-mig\x09"} {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = c.Write([]byte(said))
+			if said == "" { // one that never says anything
+				t.Cleanup(func() { c.Close() })
+				continue
+			}
+			c.Close()
+		}
+		return address
+	})
+	if r.source != nil || r.dest != nil {
+		t.Errorf("source %v, destination %v", r.source, r.dest)
+	}
+	w.atDestination()
+}
