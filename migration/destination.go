@@ -38,9 +38,7 @@ func Receive(ctx context.Context, l net.Listener, o ReceiveOptions) (Incoming, e
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &receiver{o: o, arrivals: make(chan arrival), gone: make(chan struct{})}
-	var accepting sync.WaitGroup
-	accepting.Go(func() { r.accept(l, &accepting) })
-	defer accepting.Wait()
+	go r.accept(l) // it ends with the listener, and who says nothing within greetLimit
 	defer close(r.gone)
 	defer l.Close()
 	for {
@@ -92,7 +90,7 @@ const (
 )
 
 // accept takes connections, whoever makes them, until the listener is closed.
-func (r *receiver) accept(l net.Listener, greetings *sync.WaitGroup) {
+func (r *receiver) accept(l net.Listener) {
 	slots := make(chan struct{}, maxGreeting)
 	for {
 		c, err := l.Accept()
@@ -110,7 +108,7 @@ func (r *receiver) accept(l net.Listener, greetings *sync.WaitGroup) {
 			c.Close()
 			continue
 		}
-		greetings.Go(func() {
+		go func() {
 			defer func() { <-slots }()
 			a, err := greet(c)
 			if err != nil {
@@ -125,7 +123,7 @@ func (r *receiver) accept(l net.Listener, greetings *sync.WaitGroup) {
 			case <-time.After(greetLimit):
 				a.refuse(errors.New("another migration is being received here"))
 			}
-		})
+		}()
 	}
 }
 

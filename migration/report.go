@@ -1,8 +1,8 @@
 package migration
 
 import (
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +27,9 @@ type Report struct {
 	stopping, stoppedAt, sentAt, loadedAt time.Duration // since the beginning
 	closingAt                             time.Duration
 	resume                                time.Duration
+
+	sampled  time.Duration // the latest of Samples
+	interval time.Duration // between two of them
 
 	ram      sync.Mutex // held while a pass runs
 	lastTook time.Duration
@@ -131,7 +134,31 @@ func (r *Report) closing(d *sourceDriver) { r.closingAt = d.now() }
 
 // passed notes a pass. r.ram is held.
 func (r *Report) passed(d *sourceDriver, p ram.Result) {
+	if len(r.Passes) == maxPasses { // the first and the latest stay
+		r.Passes = slices.Delete(r.Passes, maxPasses/2, maxPasses/2+1)
+	}
 	r.Passes = append(r.Passes, PassReport{d.now(), p.Bytes, p.Left, p.Took})
+}
+
+// Bounds on a report, in entries.
+const (
+	maxPasses  = 512
+	maxSamples = 2048
+)
+
+// sample notes what the disks are like. When there is no room any more every other one goes.
+func (r *Report) sample(s Sample) {
+	if s.At-r.sampled < r.interval {
+		return
+	}
+	if len(r.Samples) == maxSamples {
+		for i := range maxSamples / 2 {
+			r.Samples[i] = r.Samples[2*i]
+		}
+		r.Samples = r.Samples[:maxSamples/2]
+		r.interval = max(2*r.interval, 2*tickTime)
+	}
+	r.Samples, r.sampled = append(r.Samples, s), s.At
 }
 
 // last notes the last one. r.ram is held.
@@ -168,12 +195,6 @@ func (r *Report) finish(d *sourceDriver) {
 	}
 }
 
-// MarshalJSON makes a copy's of what doesn't change any more.
-func (r *Report) MarshalJSON() ([]byte, error) {
-	type plain Report
-	return json.Marshal((*plain)(r))
-}
-
 // Line is the whole thing in one line.
 func (r *Report) Line() string {
 	d := r.Downtime
@@ -194,7 +215,7 @@ func (d *sourceDriver) show() {
 	phase := d.core.Phase()
 	samples := d.drains.samples()
 	if phase >= Ebb {
-		d.report.Samples = append(d.report.Samples, Sample{now, phase.String(), samples})
+		d.report.sample(Sample{now, phase.String(), samples})
 	}
 	if now-d.shown < progressTime || d.o.Progress == nil {
 		return

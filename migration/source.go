@@ -198,11 +198,11 @@ func (d *sourceDriver) do(a Action) {
 	case Connect:
 		d.task(Accepted, d.connect)
 	case TrackMemory:
+		d.tracked = true
 		if err := d.guest.Track(true); err != nil {
 			d.tasks.Go(func() { d.post(Event{Kind: Failed, Err: fmt.Errorf("no dirty log: %w", err)}) })
 			return
 		}
-		d.tracked = true
 		d.writeBack()
 	case SendPass:
 		d.task(PassDone, func(ctx context.Context) (Event, error) { return d.pass(ctx, a.After) })

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -45,11 +44,8 @@ func (s *Server) migrate(w http.ResponseWriter, r *http.Request) {
 		fail(w, s.ended())
 		return
 	}
-	var mu sync.Mutex
 	begun := false
 	line := func(l migrationLine) {
-		mu.Lock()
-		defer mu.Unlock()
 		if !begun {
 			begun = true
 			begin(w, http.StatusOK)
@@ -57,11 +53,23 @@ func (s *Server) migrate(w http.ResponseWriter, r *http.Request) {
 		send(w, l)
 		_ = http.NewResponseController(w).Flush()
 	}
-	report, err := s.vm.Migrate(r.Context(), m, func(progress json.RawMessage) { line(migrationLine{Progress: progress}) })
-	mu.Lock()
-	refused := err != nil && !begun && report == nil
-	mu.Unlock()
-	if refused {
+	// A client that doesn't read holds up nobody: it misses something.
+	latest, told := make(chan json.RawMessage, 1), make(chan struct{})
+	go func() {
+		defer close(told)
+		for progress := range latest {
+			line(migrationLine{Progress: progress})
+		}
+	}()
+	report, err := s.vm.Migrate(r.Context(), m, func(progress json.RawMessage) {
+		select {
+		case latest <- progress:
+		default:
+		}
+	})
+	close(latest)
+	<-told
+	if err != nil && !begun && report == nil {
 		fail(w, err)
 		return
 	}
