@@ -72,7 +72,12 @@ start:
 
 	push $USER_DATA
 	push $stack_end
-	push $2			/* no interrupts; IOPL would not survive a software KVM, hence the bitmap */
+	/*
+	 * No interrupts, and IOPL 3. That does not survive a software KVM, hence the bitmap as well; and the bitmap alone
+	 * does not survive a migration on QEMU's emulator: a task register that was saved and loaded is busy, as it has to
+	 * be, and QEMU (helper_check_io) then takes it for none.
+	 */
+	push $0x3002
 	push $USER_CODE
 	push $main
 	iretq
