@@ -86,10 +86,12 @@ static void poll(void)
 	console_step();
 }
 
+/* At least once. */
 static void poll_until(u64 end)
 {
-	while (rdtsc() < end)
+	do
 		poll();
+	while (rdtsc() < end);
 }
 
 static u32 in_flight(struct disk *d) { return opt.depth - d->free_count; }
@@ -110,7 +112,6 @@ static void reset(void)
 {
 	hist_reset();
 	kicks = largest_gap = 0;
-	last_poll = rdtsc();
 	for (u32 i = 0; i < count; i++)
 		disks[i].done = 0;
 }
@@ -134,20 +135,22 @@ static void result(u64 ticks)
 		verify_good, verify_bad);
 }
 
-static void every_second(void)
+/* No moment is between two lines: whenever the guest stands still, one of them has the gap. */
+static void for_ever(void)
 {
+	u64 start = last_poll, begin = start;
 	for (u32 t = 1;; t++) {
 		reset();
-		u64 begin = rdtsc();
-		poll_until(begin + tsc_hz);
+		poll_until(begin + tsc_hz / 1000 * opt.period);
 		u64 sum = 0;
 		u32 idle = 0;
 		for (u32 i = 0; i < count; i++) {
 			sum += disks[i].done;
 			idle += !disks[i].done;
 		}
-		queue_line("diskbench: t=%u iops=%U max=%T gap=%T kicks=%U errors=%U idle=%u verified=%U mismatches=%U",
-			t, rate(sum, last_poll - begin), hist_max, largest_gap, kicks, errors, idle, verify_good, verify_bad);
+		queue_line("diskbench: t=%u at=%T iops=%U max=%T gap=%T kicks=%U errors=%U idle=%u verified=%U mismatches=%U",
+			t, last_poll - start, rate(sum, last_poll - begin), hist_max, largest_gap, kicks, errors, idle, verify_good, verify_bad);
+		begin = last_poll;
 	}
 }
 
@@ -158,10 +161,11 @@ void bench(struct disk *all, u32 n)
 	last_poll = rdtsc();
 	poll_until(last_poll + tsc_hz / 4);
 	if (opt.forever)
-		every_second();
+		for_ever();
 
 	phase = MEASURE;
 	reset();
+	last_poll = rdtsc();
 	u64 begin = rdtsc();
 	poll_until(begin + opt.seconds * tsc_hz);
 	u64 took = rdtsc() - begin;

@@ -33,7 +33,8 @@ struct options {
 	u32 seconds;   /* of measuring, after the warm-up */
 	u32 flush;     /* a flush after so many writes; 0: none */
 	u32 disks;     /* use only the first so many */
-	bool forever;  /* no end; a line every second */
+	bool forever;  /* no end; a line every period */
+	u32 period;    /* milliseconds */
 	bool verify;
 	u64 seed;      /* also the epoch of what verify writes */
 };

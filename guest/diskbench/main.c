@@ -2,7 +2,7 @@
 
 extern u32 boot_start_info, boot_zero_page;
 
-struct options opt = { .depth = 64, .size = 4096, .mode = READ, .seconds = 2, .disks = MAX_DISKS };
+struct options opt = { .depth = 64, .size = 4096, .mode = READ, .seconds = 2, .period = 1000, .disks = MAX_DISKS };
 
 /* Called in ring 0, with a stack. */
 void ring0(void) { clock_ring0(); }
@@ -54,6 +54,7 @@ static void option(const char *word)
 	if (number(word, "depth=", 1, 341, &v)) opt.depth = v; /* 3 descriptors each, of at most 1024 */
 	else if (number(word, "size=", 512, 1 << 20, &v)) opt.size = v;
 	else if (number(word, "seconds=", 1, 86400, &v)) opt.seconds = v;
+	else if (number(word, "period=", 10, 10000, &v)) opt.period = v;
 	else if (number(word, "flush=", 0, 1 << 30, &v)) opt.flush = v;
 	else if (number(word, "disks=", 1, MAX_DISKS, &v)) opt.disks = v;
 	else if (number(word, "seed=", 0, ~0ull / 16, &v)) opt.seed = v;

@@ -76,11 +76,12 @@ func (b *DiskBench) parse(text string) error {
 	return f.failed
 }
 
-// DiskBenchSecond is one line of the benchmark when it runs for ever:
+// DiskBenchSecond is one line of the benchmark when it runs for ever, a second or what else period= asks for:
 //
-//	diskbench: t=5 iops=335668 max=5492.6us gap=4448.8us kicks=18262 errors=0 idle=0 verified=0 mismatches=0
+//	diskbench: t=5 at=5000012.4us iops=335668 max=5492.6us gap=4448.8us kicks=18262 errors=0 idle=0 verified=0 mismatches=0
 type DiskBenchSecond struct {
-	T                    int // seconds since it began
+	T                    int           // counts lines, from 1
+	At                   time.Duration // since it began, by the guest's clock
 	IOPS                 float64
 	Max                  time.Duration // longest request that came back
 	Gap                  time.Duration // longest time between two looks at the rings: a blackout is in it
@@ -98,6 +99,7 @@ func ParseDiskBenchSecond(line string) (s DiskBenchSecond, ok bool) {
 	}
 	f := newFields("t=" + text)
 	f.read("t", integer(&s.T))
+	f.read("at", duration(&s.At))
 	f.read("iops", float(&s.IOPS))
 	f.read("max", duration(&s.Max))
 	f.read("gap", duration(&s.Gap))

@@ -45,8 +45,8 @@ func TestParseDiskBenchWithoutResult(t *testing.T) {
 }
 
 func TestParseDiskBenchSecond(t *testing.T) {
-	const line = "diskbench: t=2 iops=324802 max=5332.9us gap=2077.7us kicks=21424 errors=3 idle=1 verified=4 mismatches=5\r\n"
-	want := DiskBenchSecond{T: 2, IOPS: 324802, Max: 5332900, Gap: 2077700, Kicks: 21424, Errors: 3, Idle: 1, Verified: 4, Mismatches: 5}
+	const line = "diskbench: t=2 at=2000102.5us iops=324802 max=5332.9us gap=2077.7us kicks=21424 errors=3 idle=1 verified=4 mismatches=5\r\n"
+	want := DiskBenchSecond{T: 2, At: 2000102500, IOPS: 324802, Max: 5332900, Gap: 2077700, Kicks: 21424, Errors: 3, Idle: 1, Verified: 4, Mismatches: 5}
 	if got, ok := ParseDiskBenchSecond(line); !ok || got != want {
 		t.Errorf("got %+v, %v", got, ok)
 	}
