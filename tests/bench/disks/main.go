@@ -34,6 +34,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
+	"github.com/ebb-vmm/ebb/tests/bench/host"
 )
 
 type options struct {
@@ -139,7 +140,7 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
-	r := record{Command: commandLine(), Host: describeHost(ctx)}
+	r := record{Command: commandLine(), Host: host.Describe(ctx)}
 	raw := filepath.Join(build, "bench-disks.json")
 	err = measure(ctx, o, candidates(o, kernel), images, &r, raw)
 	if err != nil {

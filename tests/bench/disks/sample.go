@@ -1,16 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
@@ -109,23 +101,4 @@ func (r *record) rounds() (n int) {
 		n = max(n, x.Round+1)
 	}
 	return n
-}
-
-// describeHost says on what the figures came about.
-func describeHost(ctx context.Context) string {
-	var u unix.Utsname
-	kernel := "an unknown kernel"
-	if err := unix.Uname(&u); err == nil {
-		kernel = "Linux " + unix.ByteSliceToString(u.Release[:])
-	}
-	qemu := "no QEMU"
-	if out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "--version").Output(); err == nil {
-		qemu, _, _ = strings.Cut(string(out), "\n")
-	}
-	load := "an unknown load"
-	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
-		now, _, _ := strings.Cut(string(data), " ")
-		load = "a load of " + now + " before it began"
-	}
-	return fmt.Sprintf("%s, %d CPUs with %s, %s, %s", kernel, runtime.NumCPU(), load, strings.TrimSpace(qemu), time.Now().UTC().Format(time.DateOnly))
 }
