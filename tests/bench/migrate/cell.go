@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// cell is what is varied.
+type cell struct {
+	Disk   string // fast or slow
+	Depth  int    // writes outstanding
+	VMM    string // "ebb" or "QEMU"
+	Policy string // ebb's --drain
+}
+
+func (c cell) candidate() string {
+	if c.Policy == "" {
+		return c.VMM
+	}
+	return c.VMM + " " + c.Policy
+}
+
+func (c cell) String() string {
+	return fmt.Sprintf("%s disk, %d writes, %s", c.Disk, c.Depth, c.candidate())
+}
+
+// candidates are those compared.
+var candidates = []cell{
+	{VMM: "ebb", Policy: "adaptive"},
+	{VMM: "QEMU"},
+	{VMM: "ebb", Policy: "serial"},
+	{VMM: "ebb", Policy: "off"},
+}
+
+// sample is one migration.
+type sample struct {
+	Round   int
+	Cell    cell
+	Figures figures
+	Failed  string // why it failed, if it did; the guest then went on at the source
+}
+
+const (
+	startLimit   = 2 * time.Minute
+	migrateLimit = 2 * time.Minute
+	warmUp       = 5 // of the guest's lines
+)
+
+// visit boots the guest and migrates it n times, from one process to the next. A migration that fails is a sample,
+// and the last one.
+func (b *bench) visit(ctx context.Context, n int, places [2]place) (samples []sample, err error) {
+	var v vmm = ebb{b}
+	if b.cell.VMM == "QEMU" {
+		v = qemu{b}
+	}
+	var vms []*vm
+	defer func() {
+		for _, v := range vms {
+			v.stop()
+		}
+		if err != nil && len(vms) > 0 {
+			err = fmt.Errorf("%v: %w\n%s", b.cell, err, vms[len(vms)-1].log.String())
+		}
+	}()
+	guest, err := v.start(ctx, places[0])
+	vms = append(vms, guest)
+	if err != nil {
+		return nil, err
+	}
+	starting, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := guest.says(starting, warmUp); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		to, err := v.receive(ctx, places[(i+1)%2])
+		if err != nil {
+			return samples, err
+		}
+		vms = append(vms, to)
+		s := sample{Cell: b.cell}
+		if s.Figures, err = b.migrate(ctx, v, vms); err != nil {
+			if ctx.Err() != nil {
+				return samples, err
+			}
+			s.Failed = err.Error()
+			return append(samples, s), nil
+		}
+		samples = append(samples, s)
+	}
+	return samples, nil
+}
+
+// migrate moves the guest from the last but one to the last.
+func (b *bench) migrate(ctx context.Context, v vmm, vms []*vm) (f figures, err error) {
+	from, to := vms[len(vms)-2], vms[len(vms)-1]
+	control := time.Now()
+	if err := sleep(ctx, b.o.control); err != nil {
+		return f, err
+	}
+	limited, cancel := context.WithTimeout(ctx, migrateLimit)
+	defer cancel()
+	begin := time.Now()
+	own, err := v.migrate(limited, from, to)
+	if err != nil {
+		return f, fmt.Errorf("%w\nsource: %s\ndestination: %s", err, from.log.String(), to.log.String())
+	}
+	end := time.Now()
+	if err := sleep(ctx, settle+2*period); err != nil {
+		return f, err
+	}
+	from.stop()
+	var sides []*console
+	for _, v := range vms {
+		sides = append(sides, &v.console)
+	}
+	lines, err := timeline(sides...)
+	if err == nil {
+		f, err = measure(lines, control, begin, end)
+	}
+	if err != nil {
+		return f, fmt.Errorf("%w\ndestination: %s", err, to.log.String())
+	}
+	f.Own = own
+	return f, nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-vmm/ebb/guest/report"
+)
+
+// console is what a guest has said at one side, line by line.
+type console struct {
+	mu    sync.Mutex
+	lines []stampedLine
+	rest  []byte // begins a line, of which the other side may have the end
+	err   error  // the guest is no longer here
+}
+
+type stampedLine struct {
+	text string
+	at   time.Time // when it was complete, by the host's clock
+}
+
+func (c *console) follow(r io.Reader) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		now := time.Now()
+		c.mu.Lock()
+		c.rest = append(c.rest, buf[:n]...)
+		for {
+			line, rest, ok := bytes.Cut(c.rest, []byte("\n"))
+			if !ok {
+				break
+			}
+			c.lines = append(c.lines, stampedLine{string(line), now})
+			c.rest = rest
+		}
+		c.err = err
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// state is how many lines there are, and the error says that no more come.
+func (c *console) state() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return len(c.lines), fmt.Errorf("its console ended after %d lines, with %q", len(c.lines), c.rest)
+	}
+	return len(c.lines), nil
+}
+
+// second is a line of the guest's, with the host's time.
+type second struct {
+	report.DiskBenchSecond
+	host time.Time
+}
+
+// timeline puts together what a guest said, first here and then there. Not a line may be missing,
+// as it could be the one with the gap.
+func timeline(sides ...*console) (all []second, err error) {
+	rest := ""
+	for _, c := range sides {
+		c.mu.Lock()
+		for _, l := range c.lines {
+			text := rest + l.text
+			rest = ""
+			if s, ok := report.ParseDiskBenchSecond(text); ok {
+				all = append(all, second{s, l.at})
+			} else if strings.Contains(text, "FAILED") || strings.Contains(text, "t=") {
+				err = fmt.Errorf("the guest said %q", text)
+			}
+		}
+		rest += string(c.rest)
+		c.mu.Unlock()
+	}
+	for i := range all {
+		if i > 0 && all[i].T != all[i-1].T+1 {
+			err = fmt.Errorf("the guest's line %d is followed by its line %d", all[i-1].T, all[i].T)
+		}
+		if all[i].Errors != 0 {
+			err = fmt.Errorf("%d of the guest's requests failed", all[i].Errors)
+		}
+	}
+	return all, err
+}

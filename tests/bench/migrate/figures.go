@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration"
+)
+
+// figures are what one migration was like. Durations are nanoseconds in JSON.
+type figures struct {
+	// The guest's own: the largest of its lines, around the migration and in the control window before.
+	Gap, ControlGap         time.Duration
+	Latency, ControlLatency time.Duration
+	Before                  float64       // requests a second in the control window
+	Lost                    time.Duration // that the guest's clock stood still, by the host's
+
+	Own own
+}
+
+// own is what the VMM says of it.
+type own struct {
+	Total, Downtime time.Duration
+	// The rest is ebb's.
+	Split    migration.Downtime
+	Held     time.Duration // I/O
+	Ebb      time.Duration // in EBB
+	EbbRate  float64       // requests a second in EBB; 0 if it was too short
+	InFlight int           // when the vCPUs stopped
+	Retries  []string
+}
+
+// Above are the figures beyond those of the control window.
+func (f figures) aboveLatency() time.Duration { return f.Latency - f.ControlLatency }
+
+// gapBeside is the guest's blackout as far as its own clock saw it, plus what that clock lost.
+func (f figures) blackout() time.Duration { return f.Gap + max(0, f.Lost) }
+
+// settle is how long the guest is watched after a migration.
+const settle = time.Second
+
+// measure reads the guest's lines. Those that were complete between begin and end+settle are around
+// the migration, those from control to begin are beside it.
+func measure(lines []second, control, begin, end time.Time) (f figures, err error) {
+	var before, after []second
+	requests, took := 0.0, 0.0
+	for i, s := range lines {
+		switch {
+		case s.host.Before(control):
+		case s.host.Before(begin):
+			before = append(before, s)
+			f.ControlGap, f.ControlLatency = max(f.ControlGap, s.Gap), max(f.ControlLatency, s.Max)
+			if i > 0 {
+				d := (s.At - lines[i-1].At).Seconds()
+				requests, took = requests+s.IOPS*d, took+d
+			}
+		case s.host.Before(end.Add(settle)):
+			f.Gap, f.Latency = max(f.Gap, s.Gap), max(f.Latency, s.Max)
+			if s.host.After(end) {
+				after = append(after, s)
+			}
+		}
+	}
+	if took == 0 || len(after) == 0 {
+		return f, errors.New("the guest said nothing before or after the migration")
+	}
+	f.Before = requests / took
+	f.Lost = ahead(after) - ahead(before)
+	return f, nil
+}
+
+// ahead is by how much the host's clock is ahead of the guest's, with an unknown constant: by the line that was
+// least on its way.
+func ahead(lines []second) time.Duration {
+	least := time.Duration(1<<63 - 1)
+	for _, s := range lines {
+		least = min(least, time.Duration(s.host.UnixNano())-s.At)
+	}
+	return least
+}
+
+// ebbsOwn takes what is of interest from a report of ebb's.
+func ebbsOwn(r *migration.Report) own {
+	o := own{
+		Total: r.Total, Downtime: r.Downtime.Total, Split: r.Downtime, Held: r.Held,
+		InFlight: r.InFlight, Retries: r.Retries,
+	}
+	for i, p := range r.Phases {
+		if p.Phase == migration.Ebb.String() && i+1 < len(r.Phases) {
+			o.Ebb += r.Phases[i+1].At - p.At
+		}
+	}
+	var first, last *migration.Sample
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Phase == migration.Ebb.String() && len(s.Disks) > 0 {
+			if first == nil {
+				first = s
+			}
+			last = s
+		}
+	}
+	const enough = 200 * time.Millisecond
+	if first != nil && last.At-first.At >= enough && last.Disks[0].Completed > first.Disks[0].Completed {
+		o.EbbRate = float64(last.Disks[0].Completed-first.Disks[0].Completed) / (last.At - first.At).Seconds()
+	}
+	return o
+}

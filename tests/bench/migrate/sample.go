@@ -1,0 +1,69 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
+)
+
+// record is everything that was measured.
+type record struct {
+	Command, Host            string
+	InLab                    bool
+	Downtime, Stall, Control time.Duration
+	Samples                  []sample
+}
+
+func (r *record) save(path string) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return guest.ReplaceFile(path, data)
+}
+
+// of are the figures of a cell's migrations that did not fail.
+func (r *record) of(c cell, figure func(f figures) float64) stat.Stat {
+	var v []float64
+	for _, s := range r.Samples {
+		if s.Cell == c && s.Failed == "" {
+			v = append(v, figure(s.Figures))
+		}
+	}
+	return stat.Of(v)
+}
+
+// failed counts those that did.
+func (r *record) failed(c cell) (n int) {
+	for _, s := range r.Samples {
+		if s.Cell == c && s.Failed != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
+func (s sample) String() string {
+	f := s.Figures
+	if s.Failed != "" {
+		return fmt.Sprintf("%-36v failed: %s", s.Cell, s.Failed)
+	}
+	text := fmt.Sprintf("%-36v gap %6.1f ms (before %5.1f)  longest request %6.1f ms (before %6.1f)  clock lost %5.1f ms  own downtime %5.1f ms in %4.1f s",
+		s.Cell, ms(f.Gap), ms(f.ControlGap), ms(f.Latency), ms(f.ControlLatency), ms(f.Lost), ms(f.Own.Downtime), f.Own.Total.Seconds())
+	if s.Cell.VMM == "ebb" {
+		d := f.Own.Split
+		text += fmt.Sprintf(" (stop %.1f drain %.1f RAM %.1f state %.1f commit %.1f)  I/O held %.0f ms  ebb %.2f s at %.0f of %.0f IOPS  in flight %d  retries %d",
+			ms(d.Stop), ms(d.Drain), ms(d.LastRAM), ms(d.State), ms(d.Commit), ms(f.Own.Held), f.Own.Ebb.Seconds(), f.Own.EbbRate, f.Before, f.Own.InFlight, len(f.Own.Retries))
+	}
+	return text
+}
