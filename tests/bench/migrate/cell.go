@@ -63,6 +63,9 @@ func (b *bench) visit(ctx context.Context, n int, places [2]place) (samples []sa
 			err = fmt.Errorf("%v: %w\n%s", b.cell, err, vms[len(vms)-1].log.String())
 		}
 	}()
+	if err := b.disk.free(ctx); err != nil {
+		return nil, err
+	}
 	guest, err := v.start(ctx, places[0])
 	vms = append(vms, guest)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
@@ -37,6 +39,22 @@ func (d disk) command() []string {
 		return nil
 	}
 	return []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(d.cgroup, "cgroup.procs")}
+}
+
+// free waits until nobody has it open for writing: a process that was killed with requests in flight keeps its
+// locks until they are done.
+func (d disk) free(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		i, err := blk.OpenImage(d.path, blk.ImageOptions{Direct: true})
+		if err == nil {
+			return i.Close()
+		}
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 // makeDisks makes both. In the lab the slow one is a drive that QEMU throttles, and the fast one a null_blk

@@ -30,10 +30,7 @@ type own struct {
 	Retries  []string
 }
 
-// Above are the figures beyond those of the control window.
-func (f figures) aboveLatency() time.Duration { return f.Latency - f.ControlLatency }
-
-// gapBeside is the guest's blackout as far as its own clock saw it, plus what that clock lost.
+// blackout is how long the guest stood: as far as its own clock saw it, and what that lost.
 func (f figures) blackout() time.Duration { return f.Gap + max(0, f.Lost) }
 
 // settle is how long the guest is watched after a migration.

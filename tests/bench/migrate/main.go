@@ -88,8 +88,11 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.raw, "raw", "build/bench/migrate.json", "the `FILE` with all that was measured")
 	flag.StringVar(&o.host, "host", "", "what to say of the host; the default is to look")
 	flag.Parse()
-	if *quick {
-		o.migrations = 3
+	if given := false; *quick {
+		flag.Visit(func(f *flag.Flag) { given = given || f.Name == "migrations" })
+		if !given {
+			o.migrations = 3
+		}
 	}
 	o.disks = strings.Split(*disks, ",")
 	for _, c := range candidates {
