@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration"
+)
+
+const ms1 = time.Millisecond
+
+var epoch = time.Unix(1_800_000_000, 0)
+
+// say has a guest say its line n, of the 200 ms before at.
+func say(c *console, n int, at, host time.Duration, iops int, longest, gap time.Duration) {
+	text := fmt.Sprintf("diskbench: t=%d at=%d.0us iops=%d max=%d.0us gap=%d.0us kicks=1 errors=0 idle=0 verified=0 mismatches=0\r",
+		n, at.Microseconds(), iops, longest.Microseconds(), gap.Microseconds())
+	c.lines = append(c.lines, stampedLine{text, epoch.Add(host)})
+}
+
+// A guest that stands for 500 ms, of which its clock sees 300, in the midst of a line.
+func twoSides() (source, destination *console) {
+	source, destination = &console{}, &console{}
+	for n := 1; n <= 10; n++ {
+		say(source, n, time.Duration(n)*200*ms1, time.Duration(n)*200*ms1+ms1, 200, 320*ms1, 2*ms1)
+	}
+	say(destination, 11, 2600*ms1, 2803*ms1, 100, 600*ms1, 300*ms1)
+	whole := destination.lines[0].text
+	source.rest, destination.lines[0].text = []byte(whole[:20]), whole[20:]
+	for n := 12; n <= 20; n++ {
+		say(destination, n, time.Duration(n-12)*200*ms1+2800*ms1, time.Duration(n-12)*200*ms1+3001*ms1, 200, 310*ms1, 3*ms1)
+	}
+	return source, destination
+}
+
+func TestFigures(t *testing.T) {
+	source, destination := twoSides()
+	lines, err := timeline(source, destination)
+	if err != nil || len(lines) != 20 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	f, err := measure(lines, epoch.Add(900*ms1), epoch.Add(1900*ms1), epoch.Add(2810*ms1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := figures{Gap: 300 * ms1, ControlGap: 2 * ms1, Latency: 600 * ms1, ControlLatency: 320 * ms1, Before: 200, Lost: 200 * ms1}
+	if f.Before = float64(int(f.Before + .5)); fmt.Sprint(f) != fmt.Sprint(want) {
+		t.Errorf("got  %+v\nwant %+v", f, want)
+	}
+	if f.blackout() != 500*ms1 {
+		t.Errorf("blackout %v", f.blackout())
+	}
+}
+
+// The line that is missing may be the one with the gap.
+func TestMissingLine(t *testing.T) {
+	for name, spoil := range map[string]func(source, destination *console){
+		"line":  func(_, d *console) { d.lines = d.lines[1:] },
+		"begin": func(s, _ *console) { s.rest = nil },
+	} {
+		source, destination := twoSides()
+		spoil(source, destination)
+		if _, err := timeline(source, destination); err == nil {
+			t.Errorf("%s: nothing was noticed", name)
+		}
+	}
+}
+
+func TestEbbsOwn(t *testing.T) {
+	disks := func(completed uint64) []migration.DiskSample { return []migration.DiskSample{{Completed: completed}} }
+	o := ebbsOwn(&migration.Report{
+		Phases:  []migration.PhaseTime{{Phase: "precopy"}, {Phase: "ebb", At: time.Second}, {Phase: "hold", At: 2 * time.Second}, {Phase: "ebb", At: 3 * time.Second}, {Phase: "hold", At: 5 * time.Second}},
+		Samples: []migration.Sample{{At: 0, Phase: "precopy", Disks: disks(1)}, {At: time.Second, Phase: "ebb", Disks: disks(100)}, {At: 2 * time.Second, Phase: "ebb", Disks: disks(250)}},
+	})
+	if o.Ebb != 3*time.Second || o.EbbRate != 150 {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestTable(t *testing.T) {
+	r := record{Command: "this one", Host: "a host", InLab: true, Downtime: 500 * ms1, Stall: 300 * ms1, Control: 4 * time.Second}
+	add := func(disk, vmm, policy string, gap, lost time.Duration, failed string) {
+		r.Samples = append(r.Samples, sample{
+			Cell: cell{disk, 64, vmm, policy}, Failed: failed,
+			Figures: figures{Gap: gap, ControlGap: ms1, Lost: lost, Latency: 400 * ms1, ControlLatency: 320 * ms1, Before: 200, Own: own{EbbRate: 190, Held: 120 * ms1}},
+		})
+	}
+	for _, gap := range []time.Duration{40, 50, 60} {
+		add(slow, "ebb", "adaptive", gap*ms1, 0, "")
+		add(slow, "QEMU", "", gap*10*ms1, 100*ms1, "")
+	}
+	add(slow, "ebb", "adaptive", 0, 0, "no route\nmore")
+	add(fast, "ebb", "adaptive", 49*ms1, 0, "")
+	text := r.markdown()
+	for _, line := range []string{
+		"    this one\n",
+		"| slow disk, 64 writes: ebb's gap / QEMU's, medians | at most 0.125 | 0.1 | pass |\n",
+		"| slow disk, 64 writes: the same with what the guests' clocks lost, medians | at most 0.125 | 0.0833 | pass |\n",
+		"| slow disk, 64 writes: ebb's gap beyond that on the fast disk, medians | at most 2.0 ms | 1.0 ms | pass |\n",
+		"| slow disk, 64 writes: requests a second in EBB / before, median | at least 0.9 | 0.95 | pass |\n",
+		"| slow disk, 64 writes: ebb's longest request beyond that of the control window, maximum | at most 300.0 ms | 80.0 ms | pass |\n",
+		"| ebb adaptive | 3, 1 failed | 50.0 / 60.0 | 1.0 / 1.0 | 0.0 / 0.0 | 50.0 / 60.0 | 400.0 / 400.0 |",
+		"| QEMU | 3 | 500.0 / 600.0 |",
+		"- slow disk, 64 writes, ebb adaptive: no route\n",
+	} {
+		if !strings.Contains(text, line) {
+			t.Errorf("the table lacks %q:\n%s", line, text)
+		}
+	}
+	if strings.Contains(text, "more\n") {
+		t.Error("all of a failure's log is in the table")
+	}
+}
