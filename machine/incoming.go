@@ -119,6 +119,12 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	for m.hw == nil && !m.ending {
 		m.changed.Wait()
 	}
+	if m.hw != nil {
+		var s machineState
+		s.Devices, _ = in.hw.saveDevices() // of a guest that isn't here yet
+		s.KVM, _ = in.hw.saveKVM()
+		rehearse(s)
+	}
 	return nil
 }
 

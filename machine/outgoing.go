@@ -89,10 +89,13 @@ func (o *Outgoing) Describe() (json.RawMessage, error) {
 	o.hw.gate.wait()
 	traits, err := o.hw.cpuTraits()
 	err = errors.Join(err, o.hw.checkNested())
+	var s machineState
+	s.KVM, _ = o.hw.saveKVM() // Save says what can't be saved
 	o.move()
 	if err != nil {
 		return nil, err
 	}
+	rehearse(s)
 	return json.Marshal(o.m.describe(traits))
 }
 
