@@ -25,7 +25,7 @@ func (c cell) String() string {
 	return fmt.Sprintf("%s disk, %d writes, %s", c.Disk, c.Depth, c.candidate())
 }
 
-// candidates are those compared.
+// candidates are those compared, one of each VMM first.
 var candidates = []cell{
 	{VMM: "ebb", Policy: "adaptive"},
 	{VMM: "QEMU"},
@@ -44,7 +44,7 @@ type sample struct {
 const (
 	startLimit   = 2 * time.Minute
 	migrateLimit = 2 * time.Minute
-	warmUp       = 5 // of the guest's lines
+	firstLines   = 5 // of the guest's, before anything is done
 )
 
 // visit boots the guest and migrates it n times, from one process to the next. A migration that fails is a sample,
@@ -73,7 +73,7 @@ func (b *bench) visit(ctx context.Context, n int, places [2]place) (samples []sa
 	}
 	starting, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	if err := guest.says(starting, warmUp); err != nil {
+	if err := guest.says(starting, firstLines); err != nil {
 		return nil, err
 	}
 	for i := range n {

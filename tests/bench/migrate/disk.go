@@ -23,7 +23,7 @@ const (
 	slow = "slow"
 
 	slowIOPS    = 200
-	fastLatency = 20 * time.Millisecond // in the lab
+	fastLatency = 50 * time.Millisecond // in the lab
 	diskSize    = 64 << 20
 )
 

@@ -34,7 +34,7 @@ type own struct {
 func (f figures) blackout() time.Duration { return f.Gap + max(0, f.Lost) }
 
 // settle is how long the guest is watched after a migration.
-const settle = time.Second
+const settle = 1500 * time.Millisecond
 
 // measure reads the guest's lines. Those that were complete between begin and end+settle are around
 // the migration, those from control to begin are beside it.
