@@ -95,8 +95,11 @@ func (s *Source) Expected() time.Duration {
 	if s.rate == 0 {
 		return 0
 	}
-	return time.Duration(float64(s.left)/s.rate*1e9) + stateTime + 3*s.trip
+	return time.Duration(float64(s.left)/s.rate*1e9) + s.unavoidable()
 }
+
+// unavoidable is the part of it that memory has nothing to do with.
+func (s *Source) unavoidable() time.Duration { return stateTime + 3*s.trip }
 
 // Step takes in what has happened and returns what is to be done.
 func (s *Source) Step(e Event) []Action {
@@ -113,7 +116,12 @@ func (s *Source) Step(e Event) []Action {
 	switch s.phase {
 	case Setup:
 		if e.Kind == Accepted {
-			s.phase, s.trip = Precopy, e.Trip
+			s.trip = e.Trip
+			if least := s.unavoidable(); least >= s.limits.Downtime && !s.limits.Force {
+				return s.fail(fmt.Errorf("a message to the destination and back takes %v, so that --downtime %v or more is required",
+					s.trip.Round(10*time.Microsecond), least.Round(time.Millisecond)+time.Millisecond))
+			}
+			s.phase = Precopy
 			return []Action{{Do: TrackMemory}, {Do: SendPass}}
 		}
 	case Run:
@@ -189,8 +197,8 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.phase = Stop
 		return append(acts, Action{Do: StopGuest})
 	}
-	if fits || float64(e.Left) <= throttleAbove*float64(e.Sent) {
-		s.failing = 0
+	if fits || s.unavoidable() >= s.limits.Downtime || float64(e.Left) <= throttleAbove*float64(e.Sent) {
+		s.failing = 0 // or slowing the guest down would not help
 	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
 		s.failing = 0
 		s.throttle = min(max(s.throttle+throttleMore, throttleFirst), throttleMost)
