@@ -45,7 +45,8 @@ func (e ebb) migrate(ctx context.Context, from, to *vm) (own, error) {
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+e.dir)
 	said, err := cmd.CombinedOutput()
 	if err != nil {
-		return own{}, fmt.Errorf("ebb migrate: %w: %s", err, strings.TrimSpace(string(said)))
+		lines := strings.Split(strings.TrimSpace(string(said)), "\n") // all but the last are of its progress
+		return own{}, fmt.Errorf("ebb migrate: %w: %s", err, lines[len(lines)-1])
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
