@@ -61,19 +61,20 @@ func (c *console) state() (int, error) {
 type second struct {
 	report.DiskBenchSecond
 	host time.Time
+	side int // of those that the timeline was made of
 }
 
 // timeline puts together what a guest said, first here and then there. Not a line may be missing,
 // as it could be the one with the gap.
 func timeline(sides ...*console) (all []second, err error) {
 	rest := ""
-	for _, c := range sides {
+	for side, c := range sides {
 		c.mu.Lock()
 		for _, l := range c.lines {
 			text := rest + l.text
 			rest = ""
 			if s, ok := report.ParseDiskBenchSecond(text); ok {
-				all = append(all, second{s, l.at})
+				all = append(all, second{s, l.at, side})
 			} else if strings.Contains(text, "FAILED") || strings.Contains(text, "t=") {
 				err = fmt.Errorf("the guest said %q", text)
 			}

@@ -39,8 +39,9 @@ Host: %s.
 
 %s
 
-*Clock lost* is by how much the guest's time-stamp counter fell behind the host's clock: QEMU loads it as it was saved, which is after the
-disk was waited for, so that a guest in QEMU does not see all of its blackout. *Blackout* is the gap with what the clock lost. *Own
+The *gap at the switch* is that of the guest's last line at the source and its first two at the destination; gaps elsewhere are the host's noise,
+as those of the control window, and what a migration takes of its processors. *Clock lost* is by how much the guest's time-stamp counter fell behind the host's clock: QEMU loads it as it was saved, which is after the
+disk was waited for, so that a guest in QEMU does not see all of its blackout. *Blackout* is the gap at the switch with what the clock lost. *Own
 downtime* is what the VMM itself says (ebb's report, QEMU's query-migrate).
 
 ebb: `+"`--downtime %v --stall %v`"+`. QEMU: downtime-limit %v, which counts memory only, max-bandwidth 10 GiB/s, aio=io_uring, one I/O thread.
@@ -94,14 +95,14 @@ func pair(s stat.Stat) string {
 }
 
 func (r *record) guestTable(b *strings.Builder, cells []cell) {
-	b.WriteString("| median / maximum, ms | n | gap | control | clock lost | blackout | longest request | control | own downtime |\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| median / maximum, ms | n | gap | control | gap at the switch | clock lost | blackout | longest request | control | own downtime |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range cells {
 		n := fmt.Sprint(r.of(c, gap).N)
 		if f := r.failed(c); f > 0 {
 			n += fmt.Sprintf(", %d failed", f)
 		}
 		fmt.Fprintf(b, "| %s | %s |", c.candidate(), n)
-		for _, f := range []func(figures) float64{gap, controlGap, lost, blackout, latency, controlLatency, downtime} {
+		for _, f := range []func(figures) float64{gap, controlGap, switchGap, lost, blackout, latency, controlLatency, downtime} {
 			fmt.Fprintf(b, " %s |", pair(r.of(c, f)))
 		}
 		b.WriteByte('\n')

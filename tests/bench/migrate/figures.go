@@ -11,6 +11,7 @@ import (
 type figures struct {
 	// The guest's own: the largest of its lines, around the migration and in the control window before.
 	Gap, ControlGap         time.Duration
+	SwitchGap               time.Duration // of the last line at the source and the first two at the destination
 	Latency, ControlLatency time.Duration
 	Before                  float64       // requests a second in the control window
 	Lost                    time.Duration // that the guest's clock stood still, by the host's
@@ -31,7 +32,7 @@ type own struct {
 }
 
 // blackout is how long the guest stood: as far as its own clock saw it, and what that lost.
-func (f figures) blackout() time.Duration { return f.Gap + max(0, f.Lost) }
+func (f figures) blackout() time.Duration { return f.SwitchGap + max(0, f.Lost) }
 
 // settle is how long the guest is watched after a migration.
 const settle = 1500 * time.Millisecond
@@ -53,6 +54,9 @@ func measure(lines []second, control, begin, end time.Time) (f figures, err erro
 			}
 		case s.host.Before(end.Add(settle)):
 			f.Gap, f.Latency = max(f.Gap, s.Gap), max(f.Latency, s.Max)
+			if lines[min(i+1, len(lines)-1)].side != lines[max(i-2, 0)].side {
+				f.SwitchGap = max(f.SwitchGap, s.Gap)
+			}
 			if s.host.After(end) {
 				after = append(after, s)
 			}

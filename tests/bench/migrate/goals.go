@@ -54,6 +54,7 @@ func (g goal) String() string {
 
 // Figures of one migration.
 func gap(f figures) float64        { return ms(f.Gap) }
+func switchGap(f figures) float64  { return ms(f.SwitchGap) }
 func controlGap(f figures) float64 { return ms(f.ControlGap) }
 func lost(f figures) float64       { return ms(f.Lost) }
 func blackout(f figures) float64   { return ms(f.blackout()) }
@@ -78,7 +79,7 @@ func (r *record) goals() (all []goal) {
 		add("ebb's gap / QEMU's, medians", 1./8, false, "", a.Median/q.Median, a, q)
 		add("ebb's gap / QEMU's, maxima", 1./8, false, "", a.High/q.High, a, q)
 		b, p := r.of(adaptive, blackout), r.of(qemu, blackout)
-		add("the same with what the guests' clocks lost, medians", 1./8, false, "", b.Median/p.Median, b, p)
+		add("the same at the switch, with what the guests' clocks lost, medians", 1./8, false, "", b.Median/p.Median, b, p)
 		if !r.InLab {
 			add("ebb's gap, median", 6, false, "ms", a.Median, a)
 			add("ebb's gap, maximum", 15, false, "ms", a.High, a)

@@ -75,10 +75,10 @@ func (q qemu) migrate(ctx context.Context, from, to *vm) (own, error) {
 		if err := from.monitor.do("query-migrate", nil, &m); err != nil {
 			return own{}, err
 		}
-		switch m.Status {
-		case "completed":
+		switch {
+		case m.Status == "completed" && m.TotalTime > 0: // it says so before it has worked out the rest
 			return own{Total: time.Duration(m.TotalTime) * time.Millisecond, Downtime: time.Duration(m.Downtime) * time.Millisecond}, nil
-		case "failed", "cancelled":
+		case m.Status == "failed", m.Status == "cancelled":
 			return own{}, fmt.Errorf("QEMU's migration %s: %s", m.Status, m.ErrorDesc)
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
