@@ -345,7 +345,14 @@ func (d *sourceDriver) open(ctx context.Context) (*wire.Conn, error) {
 	d.mu.Unlock()
 	w, err := wire.Open(c, answerLimit)
 	if err != nil {
-		return nil, fmt.Errorf("tcp:%s: %w; is it `ebb receive` that listens there?", d.o.Address, err)
+		hint := "; is it `ebb receive` that listens there, without --tls-dir?"
+		switch {
+		case errors.As(err, new(wire.VersionError)):
+			hint = ""
+		case d.o.Security.TLSDir != "": // only now a server tells what it thinks of our certificate
+			hint = "; check --tls-dir on both sides"
+		}
+		return nil, fmt.Errorf("tcp:%s: %w%s", d.o.Address, cause(err), hint)
 	}
 	return w, nil
 }
