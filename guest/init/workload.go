@@ -26,6 +26,7 @@ var workloads = map[string]struct {
 	"ioerror":  {ioErrors, "disks= op="},                     // op=read@0+4096, write@, discard@, zero@ or flush; may be repeated
 	"fio":      {fio, "disks= size=16m depth=16"},            // crc32c verify with flushes beside random trims
 	"ext4":     {ext4, "disks= files=24 size=256k rounds=2"}, // files with checksums, fsync, fstrim, remount
+	"ledger":   {ledger, "disks= size=4m depth=16 epoch=1"},  // rewrites and rereads blocks until a line is typed
 }
 
 // runAll runs the workloads of an ebb.run= argument in order, up to the first that fails.

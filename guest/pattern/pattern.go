@@ -76,24 +76,32 @@ func fillSector(p []byte, id, sector uint64) {
 	copy(p, magic)
 	le.PutUint64(p[8:], id)
 	le.PutUint64(p[16:], sector)
-	x := id ^ (sector+1)*0x9e3779b97f4a7c15
-	for i := headerSize; i < SectorSize; i += 8 {
-		// splitmix64: every word differs between sectors that differ in one bit
-		x += 0x9e3779b97f4a7c15
-		z := x
-		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		le.PutUint64(p[i:], z^z>>31)
+	fillStream(p[headerSize:], id^(sector+1)*golden)
+}
+
+const golden = 0x9e3779b97f4a7c15
+
+// fillStream fills p with splitmix64: every word differs between seeds that differ in one bit.
+func fillStream(p []byte, x uint64) {
+	for i := 0; i < len(p); i += 8 {
+		x += golden
+		binary.LittleEndian.PutUint64(p[i:], mix(x))
 	}
+}
+
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // describe says in what way a sector is wrong.
 func describe(got, want []byte, id, sector uint64) string {
 	le := binary.LittleEndian
 	switch {
-	case string(got[:8]) == magic && le.Uint64(got[8:]) != id:
+	case string(got[:8]) == string(want[:8]) && le.Uint64(got[8:]) != id:
 		return fmt.Sprintf("holds sector %d of another disk", le.Uint64(got[16:]))
-	case string(got[:8]) == magic && le.Uint64(got[16:]) != sector:
+	case string(got[:8]) == string(want[:8]) && le.Uint64(got[16:]) != sector:
 		return fmt.Sprintf("holds sector %d", le.Uint64(got[16:]))
 	}
 	zero, first := true, -1
