@@ -13,5 +13,10 @@
 //	pause_test.go   pausing a guest in full I/O
 //	errorstop_test.go  a full disk stops the guest until it is resumed
 //	hotplug_test.go disks that come, go and grow while a guest runs
+//	host_test.go    two hosts on one machine, between which guests move
+//	migrate_test.go     a guest that is used moves, and its user sees nothing of it
+//	migrateio_test.go   a guest in full I/O moves back and forth; -migrations N has it move more often
+//	migratefail_test.go migrations that fail, or are made to, leave the guest at the source
+//	migratelink_test.go over a link that is cut, and certificates
 //	bench/          ebb beside QEMU, and disks beside each other; the Makefile's bench targets
 package tests

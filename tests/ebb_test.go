@@ -28,6 +28,7 @@ type ebb struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	ended chan error
+	limit *time.Timer // kills it
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -36,16 +37,29 @@ type ebb struct {
 	over    bool
 }
 
-// startEbb runs ebb with args. Its input stays open until the test closes it.
-func startEbb(t *testing.T, args ...string) *ebb {
+// ebbCommand is ebb with args.
+func ebbCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &ebb{t: t, cmd: exec.Command(self, args...), ended: make(chan error, 1)}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asEbb+"=1")
+	return cmd
+}
+
+// startEbb runs ebb with args. Its input stays open until the test closes it.
+func startEbb(t *testing.T, args ...string) *ebb {
+	t.Helper()
+	return startCommand(t, ebbCommand(t, args...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *ebb {
+	t.Helper()
+	e := &ebb{t: t, cmd: cmd, ended: make(chan error, 1)}
 	e.changed.L = &e.mu
-	e.cmd.Env = append(os.Environ(), asEbb+"=1")
+	var err error
 	e.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	e.cmd.Stdout = &stream{e, &e.stdout}
 	e.cmd.Stderr = &stream{e, &e.stderr}
@@ -55,10 +69,10 @@ func startEbb(t *testing.T, args ...string) *ebb {
 	if err := e.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.AfterFunc(guestDeadline, func() { e.cmd.Process.Kill() })
+	e.limit = time.AfterFunc(guestDeadline, func() { e.cmd.Process.Kill() })
 	go func() {
 		err := e.cmd.Wait()
-		deadline.Stop()
+		e.limit.Stop()
 		e.mu.Lock()
 		e.over = true
 		e.changed.Broadcast()
@@ -71,6 +85,9 @@ func startEbb(t *testing.T, args ...string) *ebb {
 	})
 	return e
 }
+
+// lives gives a guest that is used for long another guestDeadline.
+func (e *ebb) lives() { e.limit.Reset(guestDeadline) }
 
 // stream collects one of ebb's outputs.
 type stream struct {

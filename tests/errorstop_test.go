@@ -3,7 +3,6 @@ package tests
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -15,12 +14,8 @@ import (
 // ask runs an ebb command beside a running guest and returns what it printed.
 func (e *ebb) ask(args ...string) string {
 	e.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), asEbb+"=1")
+	cmd := ebbCommand(e.t, args...)
+	cmd.Env = e.cmd.Env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		e.t.Fatalf("ebb %s: %v: %s\n%s", strings.Join(args, " "), err, out, e.transcript())

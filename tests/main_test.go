@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if err := findImages(); err != nil {
 		lab.Skip("no guest images to test with: " + err.Error())
 	}
-	lab.Main(m, nil, lab.Options{MemoryMiB: 8192, Modules: []string{"null_blk nr_devices=0", "dm-mod"}})
+	lab.Main(m, nil, lab.Options{MemoryMiB: 8192, Modules: []string{"null_blk nr_devices=0", "dm-mod", "veth"}})
 }
 
 // findImages builds the guests, or takes over those the process outside the lab
