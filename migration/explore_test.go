@@ -161,6 +161,10 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 	for _, kind := range eventNames {
 		e := Event{Kind: kind, Err: errors.New("trouble")}
 		switch kind {
+		case Accepted:
+			e.Trip = time.Second
+			events = append(events, e)
+			e.Trip = 0
 		case PassDone:
 			for _, left := range []uint64{1 << 20, 90 << 20} {
 				e.Sent, e.Left, e.Took = 100<<20, left, 100*time.Millisecond
