@@ -39,7 +39,7 @@ Host: %s.
 
 %s
 
-The *gap at the switch* is that of the guest's last line at the source and its first two at the destination; gaps elsewhere are the host's noise,
+The *gap at the switch* is that of the guest's last line at the source and those at the destination; gaps elsewhere are the host's noise,
 as those of the control window, and what a migration takes of its processors. *Clock lost* is by how much the guest's time-stamp counter fell behind the host's clock: QEMU loads it as it was saved, which is after the
 disk was waited for, so that a guest in QEMU does not see all of its blackout. *Blackout* is the gap at the switch with what the clock lost. *Own
 downtime* is what the VMM itself says (ebb's report, QEMU's query-migrate).

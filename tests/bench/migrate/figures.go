@@ -11,7 +11,8 @@ import (
 type figures struct {
 	// The guest's own: the largest of its lines, around the migration and in the control window before.
 	Gap, ControlGap         time.Duration
-	SwitchGap               time.Duration // of the last line at the source and the first two at the destination
+	GapAt                   time.Duration // when the guest said so, since the beginning
+	SwitchGap               time.Duration // of the last line at the source and those at the destination
 	Latency, ControlLatency time.Duration
 	Before                  float64       // requests a second in the control window
 	Lost                    time.Duration // that the guest's clock stood still, by the host's
@@ -29,6 +30,7 @@ type own struct {
 	EbbRate  float64       // requests a second in EBB; 0 if it was too short
 	InFlight int           // when the vCPUs stopped
 	Retries  []string
+	Phases   []migration.PhaseTime
 }
 
 // blackout is how long the guest stood: as far as its own clock saw it, and what that lost.
@@ -53,8 +55,11 @@ func measure(lines []second, control, begin, end time.Time) (f figures, err erro
 				requests, took = requests+s.IOPS*d, took+d
 			}
 		case s.host.Before(end.Add(settle)):
-			f.Gap, f.Latency = max(f.Gap, s.Gap), max(f.Latency, s.Max)
-			if lines[min(i+1, len(lines)-1)].side != lines[max(i-2, 0)].side {
+			f.Latency = max(f.Latency, s.Max)
+			if s.Gap > f.Gap {
+				f.Gap, f.GapAt = s.Gap, s.host.Sub(begin)
+			}
+			if lines[min(i+1, len(lines)-1)].side == lines[len(lines)-1].side {
 				f.SwitchGap = max(f.SwitchGap, s.Gap)
 			}
 			if s.host.After(end) {
@@ -84,7 +89,7 @@ func ahead(lines []second) time.Duration {
 func ebbsOwn(r *migration.Report) own {
 	o := own{
 		Total: r.Total, Downtime: r.Downtime.Total, Split: r.Downtime, Held: r.Held,
-		InFlight: r.InFlight, Retries: r.Retries,
+		InFlight: r.InFlight, Retries: r.Retries, Phases: r.Phases,
 	}
 	for i, p := range r.Phases {
 		if p.Phase == migration.Ebb.String() && i+1 < len(r.Phases) {

@@ -45,7 +45,7 @@ func TestFigures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := figures{Gap: 300 * ms1, ControlGap: 2 * ms1, SwitchGap: 300 * ms1, Latency: 600 * ms1, ControlLatency: 320 * ms1, Before: 200, Lost: 200 * ms1}
+	want := figures{Gap: 300 * ms1, ControlGap: 2 * ms1, SwitchGap: 300 * ms1, GapAt: 903 * ms1, Latency: 600 * ms1, ControlLatency: 320 * ms1, Before: 200, Lost: 200 * ms1}
 	if f.Before = float64(int(f.Before + .5)); fmt.Sprint(f) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
 	}

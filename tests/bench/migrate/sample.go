@@ -58,12 +58,15 @@ func (s sample) String() string {
 	if s.Failed != "" {
 		return fmt.Sprintf("%-36v failed: %s", s.Cell, s.Failed)
 	}
-	text := fmt.Sprintf("%-36v gap %6.1f ms (before %5.1f, at the switch %6.1f)  longest request %6.1f ms (before %6.1f)  clock lost %5.1f ms  own downtime %5.1f ms in %4.1f s",
-		s.Cell, ms(f.Gap), ms(f.ControlGap), ms(f.SwitchGap), ms(f.Latency), ms(f.ControlLatency), ms(f.Lost), ms(f.Own.Downtime), f.Own.Total.Seconds())
+	text := fmt.Sprintf("%-36v gap %6.1f ms after %.2f s (before %5.1f, at the switch %6.1f)  longest request %6.1f ms (before %6.1f)  clock lost %5.1f ms  own downtime %5.1f ms in %4.1f s",
+		s.Cell, ms(f.Gap), f.GapAt.Seconds(), ms(f.ControlGap), ms(f.SwitchGap), ms(f.Latency), ms(f.ControlLatency), ms(f.Lost), ms(f.Own.Downtime), f.Own.Total.Seconds())
 	if s.Cell.VMM == "ebb" {
 		d := f.Own.Split
 		text += fmt.Sprintf(" (stop %.1f drain %.1f RAM %.1f state %.1f commit %.1f)  I/O held %.0f ms  ebb %.2f s at %.0f of %.0f IOPS  in flight %d  retries %d",
 			ms(d.Stop), ms(d.Drain), ms(d.LastRAM), ms(d.State), ms(d.Commit), ms(f.Own.Held), f.Own.Ebb.Seconds(), f.Own.EbbRate, f.Before, f.Own.InFlight, len(f.Own.Retries))
+	}
+	for _, p := range f.Own.Phases {
+		text += fmt.Sprintf("  %s %.2f", p.Phase, p.At.Seconds())
 	}
 	return text
 }
