@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // hosts are two network namespaces with a link between them.
@@ -46,6 +48,11 @@ func (b *bench) demonstrate(ctx context.Context, disks map[string]disk) error {
 		return err
 	}
 	defer remove()
+	if lab.InLab() {
+		if err := b.warmUp(ctx, disks); err != nil {
+			return err
+		}
+	}
 	const depth = 64
 	fmt.Printf("A guest keeps %d writes outstanding on a disk of %d requests a second, and moves between two hosts.\n\n", depth, slowIOPS)
 	const row = "%-13s %12s %14s %16s %16s %12s %10s\n"

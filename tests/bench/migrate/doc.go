@@ -40,9 +40,10 @@ Host: %s.
 %s
 
 The *gap at the switch* is that of the guest's last line at the source and those at the destination; gaps elsewhere are the host's noise,
-as those of the control window, and what a migration takes of its processors. *Clock lost* is by how much the guest's time-stamp counter fell behind the host's clock: QEMU loads it as it was saved, which is after the
-disk was waited for, so that a guest in QEMU does not see all of its blackout. *Blackout* is the gap at the switch with what the clock lost. *Own
-downtime* is what the VMM itself says (ebb's report, QEMU's query-migrate).
+as those of the control window, and what a migration takes of its processors. *Clock lost* is by how much the guest's time-stamp counter
+fell behind the host's clock: QEMU loads it as it was saved, which is after the disk was waited for, so that a guest in QEMU does not see
+all of its blackout. *Blackout* is the gap at the switch with what the clock lost. *Own downtime* is what the VMM itself says (ebb's
+report, QEMU's query-migrate).
 
 ebb: `+"`--downtime %v --stall %v`"+`. QEMU: downtime-limit %v, which counts memory only, max-bandwidth 10 GiB/s, aio=io_uring, one I/O thread.
 `, period, settle, r.Control, r.Command, r.Host, r.disksText(), r.Downtime, r.Stall, qemuDowntime)
@@ -69,8 +70,9 @@ ebb: `+"`--downtime %v --stall %v`"+`. QEMU: downtime-limit %v, which counts mem
 
 func (r *record) disksText() string {
 	if r.InLab {
-		return fmt.Sprintf("In the lab (docs/lab.md): emulated code runs at a tenth of native speed, and only ratios mean something. The slow "+
-			"disk is a drive that QEMU throttles to %d requests a second, the fast one a null_blk device that takes any number at once and %v for each.", slowIOPS, fastLatency)
+		return fmt.Sprintf(`In the lab (docs/lab.md): emulated code runs at a tenth of native speed, and only ratios mean something. The slow disk is a
+drive that QEMU throttles to %d requests a second, the fast one a null_blk device that takes any number at once and %v for each, for
+the flush before the images change hands as well.`, slowIOPS, fastLatency)
 	}
 	return fmt.Sprintf("Both disks are a file on a real disk; the slow one is throttled by a cgroup to %d writes a second.", slowIOPS)
 }

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// The throttle outside the lab: 100 writes take half a second, but for what a token bucket lets through at first.
+func TestThrottle(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "disk.img")
+	if err := writeImage(file); err != nil {
+		t.Fatal(err)
+	}
+	cgroup, err := throttle(file)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { exec.Command("rmdir", cgroup).Run() })
+	argv := slices.Concat(disk{file, cgroup}.command(), []string{"dd", "if=/dev/zero", "of=" + file, "bs=4096", "count=100", "oflag=direct", "conv=notrunc"})
+	begin := time.Now()
+	if said, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if took := time.Since(begin); took < 300*time.Millisecond {
+		t.Errorf("100 writes took %v", took)
+	}
+}
