@@ -95,7 +95,7 @@ bench-sharedtags: build images
 bench-drain:
 	$(GO) run ./tests/bench/drain
 
-# Live migrations of a guest that writes to a slow disk: ebb beside QEMU, in the lab where there is no KVM. Two hours.
+# Live migrations of a guest that writes to a slow disk: ebb beside QEMU, in the lab where there is no KVM. Forty minutes.
 bench-migrate: KERNELS = 6.1
 bench-migrate: build images
 	$(GO) run ./tests/bench/migrate
