@@ -28,13 +28,14 @@ type ebb struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	ended chan error
-	limit *time.Timer // kills it
+	limit *time.Timer // calls overdue
 
 	mu      sync.Mutex
 	changed sync.Cond
 	stdout  bytes.Buffer
 	stderr  bytes.Buffer
 	over    bool
+	late    bool // it had its time
 }
 
 // ebbCommand is ebb with args.
@@ -69,7 +70,7 @@ func startCommand(t *testing.T, cmd *exec.Cmd) *ebb {
 	if err := e.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	e.limit = time.AfterFunc(guestDeadline, func() { e.cmd.Process.Kill() })
+	e.limit = time.AfterFunc(guestDeadline, e.overdue)
 	go func() {
 		err := e.cmd.Wait()
 		e.limit.Stop()
@@ -119,7 +120,7 @@ func (e *ebb) await(done func() bool) bool {
 func (e *ebb) expect(text string) {
 	e.t.Helper()
 	if !e.await(func() bool { return strings.Contains(e.stdout.String(), text) }) {
-		e.wait() // was it killed?
+		e.wait() // had it its time?
 		e.t.Fatalf("ebb ended before the console showed %q\n%s", text, e.transcript())
 	}
 }
@@ -142,7 +143,7 @@ func (e *ebb) run(command string) string {
 		out, _, ended = strings.Cut(rest, end)
 		return begun && ended
 	}) {
-		e.wait() // was it killed?
+		e.wait() // had it its time?
 		e.t.Fatalf("the guest did not finish %q\n%s", command, e.transcript())
 	}
 	return strings.ReplaceAll(out, "\r", "")
@@ -155,11 +156,15 @@ func (e *ebb) wait() (int, report.Report) {
 	e.ended <- err
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 0) {
-		e.t.Fatalf("ebb: %v (a guest has %v)\n%s", err, guestDeadline, e.transcript())
+		e.t.Fatalf("ebb: %v\n%s", err, e.transcript())
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.cmd.ProcessState.ExitCode(), report.Parse(e.stdout.String())
+	late, console := e.late, e.stdout.String()
+	e.mu.Unlock()
+	if late {
+		e.t.Fatalf("ebb did not end within %v\n%s", guestDeadline, e.transcript())
+	}
+	return e.cmd.ProcessState.ExitCode(), report.Parse(console)
 }
 
 // terminate sends ebb the signal a service manager would.

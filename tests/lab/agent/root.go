@@ -47,6 +47,7 @@ func enterRoot(c wire.Command, release string) error {
 		{Source: "tmpfs", Target: root + "/dev/shm", Type: "tmpfs", Data: "mode=1777"},
 		{Source: "tmpfs", Target: root + "/run", Type: "tmpfs", Data: "mode=755"},
 		{Source: "cgroup2", Target: root + "/sys/fs/cgroup", Type: "cgroup2"},
+		{Source: "debugfs", Target: root + "/sys/kernel/debug", Type: "debugfs"}, // KVM's counters
 	}...)
 	for i, dir := range c.Shares {
 		mounts = append(mounts, early.Mount{Source: wire.ShareTag(i), Target: root + dir, Type: "virtiofs"})
