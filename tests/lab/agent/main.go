@@ -72,6 +72,7 @@ func serve(control *os.File, userspace float64) (int, error) {
 	if err := holdKVM(); err != nil {
 		return 0, fmt.Errorf("holding KVM: %w", err)
 	}
+	nudgeCPUs()
 	hello := wire.Hello{Kernel: release, Userspace: userspace, Ready: uptime()}
 	if err := wire.Write(control, wire.Ready, hello); err != nil {
 		return 0, err
