@@ -66,14 +66,14 @@ func takesValue(flags []cli.Flag, option string) bool {
 func arguments(c *cli.Context, names ...string) ([]string, error) {
 	args := c.Args().Slice()
 	if len(args) < len(names) {
-		return nil, usagef("%s needs %s: write %s", c.Command.Name, names[len(args)], c.Command.UsageText)
+		return nil, usagef("%s needs %s: write `%s`", c.Command.Name, names[len(args)], c.Command.UsageText)
 	}
 	return args, tooMany(c, len(names))
 }
 
 func tooMany(c *cli.Context, n int) error {
 	if c.NArg() > n {
-		return usagef("%s takes no argument %q: write %s", c.Command.Name, c.Args().Get(n), c.Command.UsageText)
+		return usagef("%s takes no argument %q: write `%s`", c.Command.Name, c.Args().Get(n), c.Command.UsageText)
 	}
 	return nil
 }

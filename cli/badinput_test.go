@@ -146,10 +146,13 @@ func TestBadInput(t *testing.T) {
 		{name: "unknown option", args: with("--colour", "blue"), exit: 2, parts: []string{"--colour", "`ebb run --help`"}},
 		{name: "unknown option of check", args: []string{"check", "--fast"}, exit: 2, parts: []string{"--fast", "`ebb check --help`"}},
 		{name: "three dashes", args: with("---cpus", "1"), exit: 2, parts: []string{"---cpus", "`ebb run --help`"}},
-		{name: "stray argument", args: with("vmlinuz"), exit: 2, parts: []string{`"vmlinuz"`, "begin with --"}},
+		{name: "stray argument", args: with("vmlinuz"), exit: 2, parts: []string{`"vmlinuz"`, "write options with --"}},
 		{name: "stray argument between", args: []string{"run", "vmlinuz", "--cpus", "1"}, exit: 2, parts: []string{`"vmlinuz"`}},
+		{name: "stray argument of receive", args: []string{"receive", "--listen", "tcp:127.0.0.1:0", "web"}, exit: 2, parts: []string{`"web"`, "write options with --"}},
 		{name: "stray argument of check", args: []string{"check", "kvm"}, exit: 2, parts: []string{`"kvm"`}},
 		{name: "no value", args: with("--initrd"), exit: 2, parts: []string{"--initrd needs a value"}},
+		{name: "empty value", args: with("--initrd", ""), exit: 2, parts: []string{"--initrd needs a value"}},
+		{name: "empty name", args: with("--name="), exit: 2, parts: []string{"--name needs a value"}},
 		{name: "switch with garbage", args: with("--no-reboot=maybe"), exit: 2, parts: []string{"--no-reboot=maybe"}},
 
 		// Kernel.
@@ -182,7 +185,7 @@ func TestBadInput(t *testing.T) {
 		{name: "memory too big", args: with("--memory", "2T"), exit: 2, parts: []string{"--memory 2T", "1024G"}},
 		{name: "memory beyond 64 bits", args: with("--memory", "99999999999999T"), exit: 2, parts: []string{"--memory 99999999999999T"}},
 		{name: "memory garbage", args: with("--memory", "much"), exit: 2, parts: []string{"--memory much", "512M"}},
-		{name: "memory empty", args: with("--memory", ""), exit: 2, parts: []string{"--memory", "512M"}},
+		{name: "memory empty", args: with("--memory", ""), exit: 2, parts: []string{"--memory needs a value"}},
 		{name: "memory negative", args: with("--memory", "-512M"), exit: 2, parts: []string{"--memory -512M"}},
 		{name: "memory without a unit", args: with("--memory", "512"), exit: 2, parts: []string{"--memory 512", "512 bytes", "unit"}},
 		{name: "memory odd", args: with("--memory", "513M"), exit: 2, parts: []string{"--memory 513M", "514M"}},

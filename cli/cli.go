@@ -86,10 +86,30 @@ func Main(args []string) int {
 }
 
 func commands() []*cli.Command {
-	return []*cli.Command{
+	list := []*cli.Command{
 		runCommand(), listCommand(), statsCommand(), topCommand(), pauseCommand(), resumeCommand(),
 		stopCommand(), killCommand(), receiveCommand(), migrateCommand(), diskCommand(), checkCommand(),
 	}
+	for _, c := range list {
+		c.Before = refuseEmptyValues
+	}
+	return list
+}
+
+// refuseEmptyValues refuses an option with an empty value, such as a script's variable that isn't set. Only a
+// kernel's command line may be empty.
+func refuseEmptyValues(c *cli.Context) error {
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		if _, isText := f.(*cli.StringFlag); isText && name != "append" && c.IsSet(name) && c.String(name) == "" {
+			return needsValue(name)
+		}
+	}
+	return nil
+}
+
+func needsValue(name string) error {
+	return usagef("--%s needs a value: write --%s VALUE", name, name)
 }
 
 // tell says what ebb is doing.
@@ -118,7 +138,7 @@ func optionError(c *cli.Context, err error, _ bool) error {
 	case scan(said, "flag provided but not defined: -%s", &name):
 		return usagef("there is no option --%s: `%s --help` lists them", name, c.Command.HelpName)
 	case scan(said, "flag needs an argument: -%s", &name):
-		return usagef("--%s needs a value: write --%s VALUE", name, name)
+		return needsValue(name)
 	case scan(said, "invalid boolean value %q for -%s", &value, &name):
 		name = strings.TrimSuffix(name, ":")
 		return usagef("--%s=%s: write --%s alone, or --%s=false", name, value, name, name)
@@ -134,7 +154,7 @@ func scan(s, format string, into ...any) bool {
 // noArguments refuses what stands behind the options.
 func noArguments(c *cli.Context) error {
 	if c.NArg() > 0 {
-		return usagef("%s takes options only: %q is none (options begin with --)", c.Command.Name, c.Args().First())
+		return usagef("%s takes options only, and %q is none: write options with --", c.Command.Name, c.Args().First())
 	}
 	return nil
 }

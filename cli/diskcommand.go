@@ -31,9 +31,10 @@ func diskCommand() *cli.Command {
 
 func diskAddCommand() *cli.Command {
 	return vmCommand(&cli.Command{
-		Name:      "add",
-		Usage:     "attach a disk and print its id",
-		UsageText: "ebb disk add NAME path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N]",
+		Name:        "add",
+		Usage:       "attach a disk and print its id",
+		UsageText:   "ebb disk add NAME path=FILE[,KEY=VALUE]...",
+		Description: "The keys are those of `ebb run --disk`.",
 	}, func(c *cli.Context, vm *control.Client, args []string) error {
 		if _, err := parseKeys(args[1]); err != nil {
 			return usagef("disk add %s: %w", args[1], err)

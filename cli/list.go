@@ -102,7 +102,7 @@ func printList(w io.Writer, list []control.Info) error {
 			state += ", migrating"
 		}
 		if v.Reason != "" {
-			state = fmt.Sprintf("%s (%s)", v.State, v.Reason)
+			state += fmt.Sprintf(" (%s)", v.Reason)
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s\t%d\t%v\n", v.Name, v.PID, state, v.VCPUs, size(v.Memory), len(v.Disks), uptime(v.Uptime))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -93,9 +94,26 @@ func migrationOptions(c *cli.Context, address string) (m control.Migration, err 
 	default:
 		return m, usagef("--on-timeout %s: write cancel or force", c.String("on-timeout"))
 	}
+	if s := c.String("report"); s != "" {
+		if err := writable(s); err != nil { // afterwards it would be too late
+			return m, fmt.Errorf("--report %s can't be written (%w); give a file in a directory you may write to", s, reason(err))
+		}
+	}
 	m.AllowCached = c.Bool("allow-cached")
 	m.TLSDir, m.Insecure, err = security(c)
 	return m, err
+}
+
+// writable reports why a file can't be written or made.
+func writable(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return unix.Access(filepath.Dir(name), unix.W_OK)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // security reads --tls-dir and --insecure.
@@ -104,8 +122,6 @@ func security(c *cli.Context) (dir string, insecure bool, err error) {
 	switch {
 	case dir != "" && insecure:
 		return "", false, usagef("--tls-dir and --insecure exclude each other: leave one out")
-	case dir == "" && c.IsSet("tls-dir"):
-		return "", false, usagef("--tls-dir needs a value: write --tls-dir DIRECTORY")
 	case dir != "":
 		if dir, err = filepath.Abs(dir); err != nil {
 			return "", false, err
@@ -119,7 +135,6 @@ func migrate(c *cli.Context, vm *control.Client, m control.Migration) error {
 	signals, stop := signal.NotifyContext(c.Context, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	view := newMigrationView(c.Bool("json"))
-	defer view.end()
 	report, err := vm.Migrate(signals, m, func(p json.RawMessage) {
 		var progress migration.Progress
 		if json.Unmarshal(p, &progress) == nil {
@@ -134,8 +149,8 @@ func migrate(c *cli.Context, vm *control.Client, m control.Migration) error {
 		return err
 	}
 	if file := c.String("report"); file != "" {
-		if e := os.WriteFile(file, append(report, '\n'), 0o644); e != nil {
-			err = errors.Join(err, fmt.Errorf("--report %s: %w", file, reason(e)))
+		if err := os.WriteFile(file, append(report, '\n'), 0o644); err != nil {
+			tell("--report %s: %v", file, reason(err)) // the exit code tells where the guest is
 		}
 	}
 	var r migration.Report

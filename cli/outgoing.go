@@ -21,7 +21,7 @@ func (v controlled) Migrate(ctx context.Context, m control.Migration, progress f
 	if err != nil {
 		return nil, control.Refuse(http.StatusBadRequest, "%w", err)
 	}
-	if m.Downtime <= 0 || m.Stall <= 0 || m.Timeout < 0 || m.Streams < 1 || m.Streams > migration.MaxStreams {
+	if min(m.Downtime, m.Stall, m.Timeout) <= 0 || m.Streams < 1 || m.Streams > migration.MaxStreams {
 		return nil, control.Refuse(http.StatusBadRequest, "downtime, stall, timeout or streams of the migration are not possible")
 	}
 	out, err := v.BeginMigration()

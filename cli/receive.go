@@ -57,8 +57,10 @@ func receiveVM(c *cli.Context) error {
 	if h.paths, err = parseDiskPaths(c.StringSlice("disk-path"), c.String("disk-dir")); err != nil {
 		return err
 	}
-	if h.name != "" && !control.ValidName(h.name) {
-		return usagef("--name %q is no name; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", h.name)
+	if h.name != "" {
+		if err := checkName(h.name); err != nil {
+			return err
+		}
 	}
 	if h.console, err = parseConsole(c.String("console")); err != nil {
 		return err
@@ -93,6 +95,11 @@ func parseDiskPaths(list []string, dir string) (p diskPaths, err error) {
 			return p, usagef("--disk-path %s: disk %s is given twice; leave one", s, id)
 		}
 		p.byID[id] = path
+	}
+	if dir != "" {
+		if _, err := os.ReadDir(dir); err != nil {
+			return p, fmt.Errorf("--disk-dir %s can't be read (%w); give the directory with the disks' images", dir, reason(err))
+		}
 	}
 	return p, nil
 }

@@ -65,11 +65,8 @@ func run(c *cli.Context) error {
 	if c.IsSet("name") {
 		name = c.String("name")
 	}
-	if !control.ValidName(name) {
-		return usagef("--name %q is no name; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", name)
-	}
-	if c.IsSet("control") && c.String("control") == "" {
-		return usagef("--control needs a value: write --control PATH")
+	if err := checkName(name); err != nil {
+		return err
 	}
 	place, err := control.Claim(name, c.String("control"))
 	if err != nil {
@@ -77,6 +74,13 @@ func run(c *cli.Context) error {
 	}
 	defer place.Release() // when all of the machine is given back
 	return runMachine(cfg, spec, place)
+}
+
+func checkName(name string) error {
+	if !control.ValidName(name) {
+		return usagef("--name %q is no name; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", name)
+	}
+	return nil
 }
 
 func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) error {

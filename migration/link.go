@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,7 +52,7 @@ func ParseAddress(s string) (hostPort string, err error) {
 		return "", errors.New("write tcp:HOST:PORT, and an IPv6 address in brackets")
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
-		return "", fmt.Errorf("%s is no TCP port", port)
+		return "", fmt.Errorf("%s is no TCP port; give a number up to 65535", port)
 	}
 	return rest, nil
 }
@@ -70,20 +71,28 @@ func (s Security) permit(addr net.Addr, option string) error {
 func (s Security) config() (*tls.Config, error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(s.TLSDir, "cert.pem"), filepath.Join(s.TLSDir, "key.pem"))
 	if err != nil {
-		return nil, fmt.Errorf("--tls-dir %s: %w; it needs cert.pem, key.pem and ca.pem", s.TLSDir, err)
+		return nil, s.unusable(err)
 	}
 	pem, err := os.ReadFile(filepath.Join(s.TLSDir, "ca.pem"))
 	if err != nil {
-		return nil, fmt.Errorf("--tls-dir %s: %w; it needs cert.pem, key.pem and ca.pem", s.TLSDir, err)
+		return nil, s.unusable(err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--tls-dir %s: ca.pem has no certificate", s.TLSDir)
+		return nil, s.unusable(errors.New("ca.pem has no certificate"))
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
 		RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 	}, nil
+}
+
+// unusable says what is wrong with TLSDir.
+func (s Security) unusable(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		err = fmt.Errorf("%s: %w", filepath.Base(p.Path), p.Err)
+	}
+	return fmt.Errorf("--tls-dir %s can't be used (%w); give a directory with cert.pem, key.pem and ca.pem", s.TLSDir, err)
 }
 
 // tune has the kernel notice a link that died without a word (tcp(7): TCP_USER_TIMEOUT for what

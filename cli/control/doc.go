@@ -20,12 +20,14 @@
 //	GET    /v1/end              status 200 at once, End when the guest has ended; the
 //	                            connection closes when nothing is left of the VM
 //	POST   /v1/pause            returns when no vCPU runs and no disk request is in flight
-//	POST   /v1/resume
+//	POST   /v1/resume           Resumption
 //	POST   /v1/stop             presses the power button
 //	POST   /v1/kill             pulls the plug
 //	POST   /v1/disks            DiskToAdd: Added
 //	DELETE /v1/disks/ID         returns when the guest has let go of it
 //	PUT    /v1/disks/ID/size    DiskSize
+//	POST   /v1/migrate          Migration: a line of JSON for each step, the last with the report;
+//	                            it is cancelled if the client leaves
 //
 // What fails is answered with {"error": "one sentence"} and 400 for a request
 // that can't be right, 404 for what isn't there, 409 for what can't be at the

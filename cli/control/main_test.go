@@ -31,6 +31,7 @@ type fakeVM struct {
 	pausing  chan struct{} // Pause sends, then waits for its context; nil: it returns at once
 	removing chan struct{} // likewise RemoveDisk
 	letGo    chan struct{} // closed: RemoveDisk need not wait any more
+	migrate  func(context.Context, func(json.RawMessage)) (json.RawMessage, error)
 }
 
 // called notes a call until the function it returns is called.
@@ -106,6 +107,11 @@ func (f *fakeVM) RemoveDisk(ctx context.Context, id string) error {
 		return errors.New("it failed")
 	}
 	return wait(ctx, f.removing, f.letGo)
+}
+
+func (f *fakeVM) Migrate(ctx context.Context, m Migration, progress func(json.RawMessage)) (json.RawMessage, error) {
+	defer f.called("migrate to " + m.Address)()
+	return f.migrate(ctx, progress)
 }
 
 func (f *fakeVM) ResizeDisk(id string, size uint64) error {
@@ -195,8 +201,4 @@ func wantError(t *testing.T, err error, status int, sentence string) {
 	if !errors.As(err, &e) || e.Status != status || e.Message != sentence {
 		t.Errorf("error %#v (%v), want %d: %s", err, err, status, sentence)
 	}
-}
-
-func (v *fakeVM) Migrate(context.Context, Migration, func(json.RawMessage)) (json.RawMessage, error) {
-	return nil, Refuse(http.StatusConflict, "this VM doesn't migrate")
 }

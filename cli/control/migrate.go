@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Migration asks for a migration. Durations are nanoseconds, 0 is the option's default.
+// Migration asks for a migration. Durations are nanoseconds, above 0.
 type Migration struct {
 	Address     string        `json:"address"` // HOST:PORT
 	Downtime    time.Duration `json:"downtime_ns"`
@@ -28,7 +28,7 @@ type Migration struct {
 type migrationLine struct {
 	Progress json.RawMessage `json:"progress,omitempty"`
 	Report   json.RawMessage `json:"report,omitempty"`
-	Error    string          `json:"error,omitempty"` // beside the report
+	Error    string          `json:"error,omitempty"` // with or without a report, the last
 }
 
 // migrate answers line by line, and cancels the migration if the client leaves.
@@ -104,7 +104,7 @@ func (c *Client) Migrate(ctx context.Context, m Migration, progress func(json.Ra
 			return nil, c.explain(err)
 		}
 		switch {
-		case l.Report != nil && l.Error != "":
+		case l.Error != "":
 			return l.Report, errors.New(l.Error)
 		case l.Report != nil:
 			return l.Report, nil
