@@ -19,11 +19,15 @@ import (
 	"github.com/ebb-vmm/ebb/cli"
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/guest/report"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 const (
 	// asEbb makes this test binary be ebb.
 	asEbb = "EBB_TEST_AS_EBB"
+
+	// kernelVar carries the guest's kernel into the lab, where nothing can be built.
+	kernelVar = "EBB_TEST_DISKBENCH"
 
 	guestDeadline = time.Minute // a guest that hangs
 
@@ -34,27 +38,26 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asEbb) != "" {
 		os.Exit(cli.Main(os.Args))
 	}
-	os.Exit(m.Run())
+	if err := buildKernel(); err != nil {
+		lab.Skip("no guest to test with: " + err.Error())
+	}
+	lab.Main(m, lab.HasKVM, lab.Options{})
 }
 
-// kernel builds the guest, or skips the test where it can't be built or run.
-func kernel(t *testing.T) string {
-	t.Helper()
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skip(err)
+// buildKernel builds the guest, outside the lab.
+func buildKernel() error {
+	if os.Getenv(kernelVar) != "" {
+		return nil
 	}
 	dir, err := guest.BuildDir()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	path, err := guest.BuildDiskBench(t.Context(), dir)
-	if errors.Is(err, guest.ErrNoCompiler) {
-		t.Skip(err)
-	}
+	path, err := guest.BuildDiskBench(context.Background(), dir)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	return path
+	return os.Setenv(kernelVar, path)
 }
 
 func makeDisks(t *testing.T, n int, size int64) (paths []string) {
@@ -73,7 +76,12 @@ func makeDisks(t *testing.T, n int, size int64) (paths []string) {
 }
 
 // command is ebb with the guest.
-func command(t *testing.T, kernel, cmdline string, disks ...string) *exec.Cmd {
+func command(t *testing.T, cmdline string, disks ...string) *exec.Cmd {
+	t.Helper()
+	return commandWith(t, os.Getenv(kernelVar), cmdline, disks...)
+}
+
+func commandWith(t *testing.T, kernel, cmdline string, disks ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -113,8 +121,7 @@ func mustMeasure(t *testing.T, cmd *exec.Cmd) report.DiskBench {
 }
 
 func TestRead(t *testing.T) {
-	k := kernel(t)
-	b := mustMeasure(t, command(t, k, "depth=16 seconds=1 size=8192", makeDisks(t, 2, 8<<20)...))
+	b := mustMeasure(t, command(t, "depth=16 seconds=1 size=8192", makeDisks(t, 2, 8<<20)...))
 	if b.Disks != 2 || b.Depth != 16 || b.Size != 8192 || b.Errors != 0 {
 		t.Errorf("%+v", b)
 	}
@@ -130,9 +137,8 @@ func TestRead(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
-	k := kernel(t)
 	disks := makeDisks(t, 4, 4<<20)
-	b := mustMeasure(t, command(t, k, "verify mode=mix depth=32 seconds=1 flush=50 seed=7", disks...))
+	b := mustMeasure(t, command(t, "verify mode=mix depth=32 seconds=1 flush=50 seed=7", disks...))
 	if b.Disks != 4 || b.Errors != 0 || b.Mismatches != 0 || b.Verified == 0 {
 		t.Errorf("%+v", b)
 	}
@@ -149,14 +155,13 @@ func TestVerify(t *testing.T) {
 
 // A disk that loses what was written to it is found out.
 func TestVerifyFindsLoss(t *testing.T) {
-	k := kernel(t)
 	disk := makeDisks(t, 1, 1<<20)[0]
 	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := command(t, k, "verify mode=mix depth=8 forever", disk)
+	cmd := command(t, "verify mode=mix depth=8 forever", disk)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +186,6 @@ func TestVerifyFindsLoss(t *testing.T) {
 }
 
 func TestWhatCantBeRun(t *testing.T) {
-	k := kernel(t)
 	disks := makeDisks(t, 1, 4<<20)
 	for cmdline, words := range map[string]string{
 		"depth=0":             "depth=",
@@ -192,20 +196,19 @@ func TestWhatCantBeRun(t *testing.T) {
 		"depth=300":           "descriptors",
 		"depth=80 size=65536": "too few",
 	} {
-		code, console := run(t, command(t, k, cmdline, disks...))
+		code, console := run(t, command(t, cmdline, disks...))
 		if _, err := report.ParseDiskBench(console); err == nil || !strings.Contains(err.Error(), words) || code != exitPanicked {
 			t.Errorf("%s: exit code %d, error %v, want %d and %q", cmdline, code, err, exitPanicked, words)
 		}
 	}
-	if _, console := run(t, command(t, k, "")); !strings.Contains(console, "no virtio disk") {
+	if _, console := run(t, command(t, "")); !strings.Contains(console, "no virtio disk") {
 		t.Errorf("without a disk: %s", console)
 	}
 }
 
 // Without the PVH note the kernel is entered in 64-bit mode.
 func Test64BitEntry(t *testing.T) {
-	k := kernel(t)
-	data, err := os.ReadFile(k)
+	data, err := os.ReadFile(os.Getenv(kernelVar))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +220,7 @@ func Test64BitEntry(t *testing.T) {
 	if err := os.WriteFile(path, other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b := mustMeasure(t, command(t, path, "depth=4 seconds=1", makeDisks(t, 1, 1<<20)...)); b.Depth != 4 || b.IOPS <= 0 {
+	if b := mustMeasure(t, commandWith(t, path, "depth=4 seconds=1", makeDisks(t, 1, 1<<20)...)); b.Depth != 4 || b.IOPS <= 0 {
 		t.Errorf("%+v", b)
 	}
 }
