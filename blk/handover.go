@@ -3,6 +3,7 @@ package blk
 import (
 	"errors"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,31 @@ func (i *Image) ReclaimReservation() error { return i.changeLock(lockReservation
 
 // ReleaseOwner gives up the right to do I/O. Preconditions: no request is in flight or will
 // be, and what was written is on stable storage (Device.Sync).
-func (i *Image) ReleaseOwner() error { return i.changeLock(lockOwner, unix.F_UNLCK) }
+func (i *Image) ReleaseOwner() error {
+	return i.change(func() error {
+		if err := i.lockReservationAlone(); err != nil {
+			return i.lockError(err)
+		}
+		return i.setLock(lockOwner, unix.F_UNLCK)
+	})
+}
+
+// lockReservationAlone makes up for what passLocks may have left: with the reservation shared, who would only
+// read could have the image as soon as the owner lock is free.
+func (i *Image) lockReservationAlone() error {
+	const wait = time.Second // for readers to find that they can't have it: they don't take this long
+	for deadline := time.Now().Add(wait); i.reservationShared; {
+		switch err := lockByte(i.fd, lockReservation, unix.F_WRLCK); {
+		case err == nil:
+			i.reservationShared = false
+		case err != unix.EAGAIN || time.Now().After(deadline):
+			return err
+		default:
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
 
 // ReclaimOwner undoes ReleaseOwner. The error wraps ErrLocked if somebody else has it: then
 // this side must do no I/O.
@@ -46,6 +71,21 @@ func (i *Image) ReclaimOwner() error { return i.changeLock(lockOwner, unix.F_WRL
 func (i *Image) TakeReservation() error { return i.ReclaimReservation() }
 
 func (i *Image) changeLock(at int64, typ int16) error {
+	return i.change(func() error { return i.setLock(at, typ) })
+}
+
+func (i *Image) setLock(at int64, typ int16) error {
+	if err := lockByte(i.fd, at, typ); err != nil {
+		return i.lockError(err)
+	}
+	if at == lockReservation {
+		i.reservationShared = false
+	}
+	return nil
+}
+
+// change is a step of the hand-over, but for read-only images.
+func (i *Image) change(step func() error) error {
 	i.changing.Lock()
 	defer i.changing.Unlock()
 	switch {
@@ -54,10 +94,7 @@ func (i *Image) changeLock(at int64, typ int16) error {
 	case i.readOnly:
 		return nil
 	}
-	if err := lockByte(i.fd, at, typ); err != nil {
-		return i.lockError(err)
-	}
-	return nil
+	return step()
 }
 
 func (i *Image) closedError() error {
@@ -88,18 +125,12 @@ func OpenIncoming(path string, o ImageOptions) (*Image, error) {
 // may also be called again after ReleaseOwner. It may take as long as writing back and
 // dropping what other programs of this host have cached of the image.
 // Preconditions: no Device of this image is active.
-func (i *Image) TakeOver() error {
-	i.changing.Lock()
-	defer i.changing.Unlock()
-	switch {
-	case i.closed:
-		return i.closedError()
-	case i.readOnly:
-		return nil
-	}
+func (i *Image) TakeOver() error { return i.change(i.takeOver) }
+
+func (i *Image) takeOver() error {
 	for _, at := range []int64{lockReservation, lockOwner} {
-		if err := lockByte(i.fd, at, unix.F_WRLCK); err != nil {
-			return errors.Join(i.lockError(err), i.disown())
+		if err := i.setLock(at, unix.F_WRLCK); err != nil {
+			return errors.Join(err, i.disown())
 		}
 	}
 	if err := i.reopen(); err != nil {
@@ -112,10 +143,7 @@ func (i *Image) TakeOver() error {
 // disown gives up the owner lock after a failed TakeOver.
 func (i *Image) disown() error {
 	i.incoming.Store(true)
-	if err := lockByte(i.fd, lockOwner, unix.F_UNLCK); err != nil {
-		return i.lockError(err)
-	}
-	return nil
+	return i.setLock(lockOwner, unix.F_UNLCK)
 }
 
 // reopen replaces the descriptor by one opened now, to which both locks go over. The image
@@ -185,15 +213,18 @@ func (i *Image) dropCache() error {
 //	reservation:  the same; the new one's exclusive owner lock
 //
 // One who would only read may get the shared reservation for the moment it takes to find that
-// the owner lock is not to be had. Then the new descriptor keeps it shared too, and that is enough.
+// the owner lock is not to be had. Then the new descriptor keeps it shared too, which is enough until ReleaseOwner.
 func (i *Image) passLocks(to int) error {
 	for _, at := range []int64{lockOwner, lockReservation} {
 		for _, step := range []struct {
 			fd  int
 			typ int16
 		}{{i.fd, unix.F_RDLCK}, {to, unix.F_RDLCK}, {i.fd, unix.F_UNLCK}, {to, unix.F_WRLCK}} {
-			err := lockByte(step.fd, at, step.typ)
-			if err != nil && !(at == lockReservation && step.typ == unix.F_WRLCK && err == unix.EAGAIN) {
+			switch err := lockByte(step.fd, at, step.typ); {
+			case err == nil:
+			case at == lockReservation && step.typ == unix.F_WRLCK && err == unix.EAGAIN:
+				i.reservationShared = true
+			default:
 				return i.lockError(err)
 			}
 		}

@@ -183,6 +183,37 @@ func TestNobodySlipsIn(t *testing.T) {
 	}
 }
 
+// A reader that was at the reservation when the locks went over doesn't get the image when the owner lock is released.
+func TestReleaseOwnerAfterAReader(t *testing.T) {
+	path := writeImage(t, 1<<20)
+	s, d := open(t, path, ImageOptions{}), incoming(t, path, ImageOptions{})
+	if err := errors.Join(s.OfferReservation(), d.TakeReservation(), s.ReleaseOwner(), d.TakeOver(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()          //nolint:errcheck // only read
+	d.reservationShared = true // as passLocks leaves it then
+	for _, fd := range []int{d.fd, int(raw.Fd())} {
+		if err := lockByte(fd, lockReservation, unix.F_RDLCK); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.ReleaseOwner(); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside the reader: %v", err)
+	}
+	lockedOut(t, "beside the reader", path)
+	if err := lockByte(int(raw.Fd()), lockReservation, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.ReleaseOwner(); err != nil {
+		t.Error(err)
+	}
+	lockedOut(t, "released", path)
+}
+
 // Read-only images are shared by both sides all the time.
 func TestReadOnlyHandOver(t *testing.T) {
 	path := writeImage(t, 1<<20)

@@ -30,6 +30,8 @@ type Image struct {
 	incoming atomic.Bool
 	coherent bool // this host's page cache is the source's too; guarded by changing
 
+	reservationShared bool // of the reservation there is only a shared lock (passLocks); guarded by changing
+
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best
 	memAlign     int // bytes: alignment of buffers the kernel wants; 1 without direct I/O
