@@ -17,14 +17,11 @@ func discard(a args) error {
 	if err != nil {
 		return err
 	}
-	offset, err := a.number("offset")
+	n, err := a.numbers("offset", "size")
 	if err != nil {
 		return err
 	}
-	size, err := a.number("size")
-	if err != nil {
-		return err
-	}
+	offset, size := n[0], n[1]
 	if offset%4096 != 0 || size == 0 || size%(4*4096) != 0 {
 		return fmt.Errorf("offset must be a multiple of 4096, size of 16384")
 	}

@@ -19,18 +19,11 @@ func ext4(a args) error {
 	if err != nil {
 		return err
 	}
-	files, err := a.number("files")
+	n, err := a.numbers("files", "size", "rounds")
 	if err != nil {
 		return err
 	}
-	size, err := a.number("size")
-	if err != nil {
-		return err
-	}
-	rounds, err := a.number("rounds")
-	if err != nil {
-		return err
-	}
+	files, size, rounds := n[0], n[1], n[2]
 	return onAll(disks, func(d report.Disk) error {
 		if err := command("mke2fs", "-q", "-F", "-t", "ext4", "/dev/"+d.Name); err != nil {
 			return err

@@ -15,14 +15,11 @@ func fio(a args) error {
 	if err != nil {
 		return err
 	}
-	size, err := a.number("size")
+	n, err := a.numbers("size", "depth")
 	if err != nil {
 		return err
 	}
-	depth, err := a.number("depth")
-	if err != nil {
-		return err
-	}
+	size, depth := n[0], n[1]
 	var job strings.Builder
 	fmt.Fprintf(&job, `[global]
 ioengine=libaio

@@ -26,18 +26,11 @@ func ledger(a args) error {
 	if err != nil {
 		return err
 	}
-	size, err := a.number("size")
+	n, err := a.numbers("size", "depth", "epoch")
 	if err != nil {
 		return err
 	}
-	depth, err := a.number("depth")
-	if err != nil {
-		return err
-	}
-	epoch, err := a.number("epoch")
-	if err != nil {
-		return err
-	}
+	size, depth, epoch := n[0], n[1], uint64(n[2])
 	if depth < 1 || size < depth*ledgerBlock || size%ledgerBlock != 0 {
 		return fmt.Errorf("size must be a multiple of %d, with a block for each of depth workers", ledgerBlock)
 	}
@@ -49,7 +42,7 @@ func ledger(a args) error {
 		}
 		over.Store(true)
 	}()
-	return onAll(disks, func(d report.Disk) error { return ledgerOn(d, size/ledgerBlock, depth, uint64(epoch), &over) })
+	return onAll(disks, func(d report.Disk) error { return ledgerOn(d, size/ledgerBlock, depth, epoch, &over) })
 }
 
 const ledgerBlock = 4096 // bytes

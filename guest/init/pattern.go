@@ -13,17 +13,11 @@ import (
 type area struct{ offset, size, block int64 } // bytes; size 0: up to the end of the disk
 
 func (a args) area() (area, error) {
-	var r area
-	var err error
-	if r.offset, err = a.number("offset"); err != nil {
-		return r, err
+	n, err := a.numbers("offset", "size", "block")
+	if err != nil {
+		return area{}, err
 	}
-	if r.size, err = a.number("size"); err != nil {
-		return r, err
-	}
-	if r.block, err = a.number("block"); err != nil {
-		return r, err
-	}
+	r := area{offset: n[0], size: n[1], block: n[2]}
 	if r.block < 512 || r.block%512 != 0 || r.offset%512 != 0 || r.size%512 != 0 {
 		return r, fmt.Errorf("offset, size and block must be multiples of 512, block not 0")
 	}

@@ -95,6 +95,18 @@ func (a args) number(key string) (int64, error) {
 	return n, nil
 }
 
+// numbers reads several.
+func (a args) numbers(keys ...string) (list []int64, err error) {
+	for _, key := range keys {
+		n, err := a.number(key)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
 func (a args) duration(key string) (time.Duration, error) { return time.ParseDuration(a.text(key)) }
 
 func parseSize(s string) (int64, error) {
