@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"crypto/sha256"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"maps"
 	"os"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/machine/boot/boottest"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // world is a directory with everything a command line here may name.
@@ -56,6 +57,8 @@ func world(t *testing.T) string {
 	return dir
 }
 
+var contents = maphash.MakeSeed()
+
 // snapshot describes every file below dir.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -78,7 +81,7 @@ func snapshot(t *testing.T, dir string) map[string]string {
 			if err != nil {
 				return err
 			}
-			files[path] += fmt.Sprintf(", %x", sha256.Sum256(text))
+			files[path] += fmt.Sprintf(", %x", maphash.Bytes(contents, text))
 		}
 		return nil
 	}))
@@ -289,7 +292,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.kvm {
-				needKVM(t)
+				lab.NeedKVM(t)
 			}
 			dir := world(t)
 			runtime := publicDir(t)
@@ -351,7 +354,7 @@ func TestBadHost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.kvm {
-				needKVM(t)
+				lab.NeedKVM(t)
 			}
 			dir, runtime := world(t), publicDir(t)
 			noError(t, os.Chmod(runtime, 0o777))

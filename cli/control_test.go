@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/cli/control"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // vmProcess is an ebb with a guest, and its clients.
@@ -27,7 +28,7 @@ type vmProcess struct {
 // startVM starts the VM web, and waits until its guest has said ready.
 func startVM(t *testing.T, code []byte, args ...string) *vmProcess {
 	t.Helper()
-	needKVM(t)
+	lab.NeedKVM(t)
 	runtime := publicDir(t)
 	r, w := pipe(t)
 	p := setup{runtime: runtime, stdin: r}.start(t,
@@ -145,8 +146,8 @@ func TestStop(t *testing.T) {
 
 func TestStopInVain(t *testing.T) {
 	v := startVM(t, obedient())
-	p := v.ebb(1, "stop", "web", "--timeout", "100ms")
-	if got := p.stderr.String(); !strings.HasSuffix(got, "\nebb: web did not power off within 100ms; `ebb kill web` pulls its plug\n") {
+	p := v.ebb(1, "stop", "web", "--timeout", "3s") // within which the VM has to answer
+	if got := p.stderr.String(); !strings.HasSuffix(got, "\nebb: web did not power off within 3s; `ebb kill web` pulls its plug\n") {
 		t.Errorf("stderr is %q", got)
 	}
 	// A guest that ends otherwise meanwhile.
@@ -214,7 +215,7 @@ func TestStoppedProcess(t *testing.T) {
 
 func TestControlPath(t *testing.T) {
 	dir := t.TempDir()
-	needKVM(t)
+	lab.NeedKVM(t)
 	runtime := t.TempDir()
 	r, w := pipe(t)
 	p := setup{runtime: runtime, stdin: r, dir: dir}.start(t, "run", "--memory", "16M", "--control", "sock", "--name", "web", "--kernel", kernel(t, dir, obedient()))
@@ -265,7 +266,7 @@ func TestWithoutRuntimeDir(t *testing.T) {
 	bare := setup{dir: dir, mounts: true, steps: "empty-run no-runtime-dir nobody"}
 	setupExit(t, bare, 1, with("--name", "web")...).wantComplaint("--name web", "/run/ebb", "permission denied", "XDG_RUNTIME_DIR")
 	wantOutput(t, setupExit(t, bare, 0, "list"), `NAME .*\n`)
-	needKVM(t)
+	lab.NeedKVM(t)
 	bare.steps = "empty-run no-runtime-dir" // root may make /run/ebb
 	noError(t, os.WriteFile(dir+"/kernel", must[[]byte](t)(os.ReadFile(kernel(t, t.TempDir(), join(say("ready"), powerOff, halt)))), 0o600))
 	setupExit(t, bare, 0, run16...)

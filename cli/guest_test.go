@@ -5,20 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/ebb-vmm/ebb/kvm"
 	"github.com/ebb-vmm/ebb/machine/boot/boottest"
 )
-
-// needKVM skips the test on a host without KVM. The guests here are small enough
-// for any.
-func needKVM(t *testing.T) {
-	t.Helper()
-	s, err := kvm.Open("/dev/kvm")
-	if err != nil {
-		t.Skip("needs KVM: ", err)
-	}
-	s.Close()
-}
 
 // Instructions of 32-bit protected mode. The guests enter there by their PVH note.
 var (

@@ -17,6 +17,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // limit is how long anything in these tests may take before it has hung.
@@ -33,6 +35,9 @@ func TestMain(m *testing.M) {
 		if err := goleak.Find(); err != nil && code == 0 {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
+		}
+		if code == 0 {
+			code = lab.Rest(lab.Options{})
 		}
 		os.Exit(code)
 	}

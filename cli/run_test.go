@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // pipe returns a pipe's ends; the test closes them at its end.
@@ -20,7 +22,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 }
 
 func TestExitCodes(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	image := filepath.Join(t.TempDir(), "a.img")
 	noError(t, os.WriteFile(image, make([]byte, 4096), 0o600))
 	for _, c := range []struct {
@@ -54,7 +56,7 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestInputFromPipe(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	r, w := pipe(t)
 	p := setup{stdin: r}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), obedient()))
 	// From a pipe Ctrl-A is a byte like any other.
@@ -67,7 +69,7 @@ func TestInputFromPipe(t *testing.T) {
 
 // A reset boots again, until something else ends the guest.
 func TestReboot(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	r, w := pipe(t)
 	p := setup{stdin: r}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), obedient()))
 	for i, key := range []string{"r", "r", "p"} {
@@ -81,7 +83,7 @@ func TestReboot(t *testing.T) {
 }
 
 func TestEndOfInput(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	code := obedient()
 	r, w := pipe(t)
 	p := setup{stdin: r}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), code))
@@ -94,7 +96,7 @@ func TestEndOfInput(t *testing.T) {
 
 // Nobody reads the console any more: the guest goes on.
 func TestBrokenPipe(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	in, typing := pipe(t)
 	reading, stdout := pipe(t)
 	p := setup{stdin: in, stdout: stdout}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), obedient()))
@@ -107,7 +109,7 @@ func TestBrokenPipe(t *testing.T) {
 }
 
 func TestConsoleFile(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	for name, c := range map[string]struct {
 		before *string
 		code   []byte
@@ -136,7 +138,7 @@ func TestConsoleFile(t *testing.T) {
 func ptr[T any](v T) *T { return &v }
 
 func TestConsoleNone(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	p := setup{}.start(t, "run", "--memory", "16M", "--console", "none", "--kernel", kernel(t, t.TempDir(), join(say("x"), powerOff, halt)))
 	p.wantExit(0)
 	if p.stdout.String()+p.stderr.String() != "" {
@@ -146,7 +148,7 @@ func TestConsoleNone(t *testing.T) {
 
 // Two VMs of one name, one after the other and at once.
 func TestNameInUse(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	runtime, k := t.TempDir(), kernel(t, t.TempDir(), obedient())
 	args := []string{"run", "--memory", "16M", "--name", "web", "--kernel", k}
 	r, w := pipe(t)
@@ -174,7 +176,7 @@ func TestNameInUse(t *testing.T) {
 
 // What the command line says wins over the file; their disks add up.
 func TestConfig(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	dir := world(t)
 	noError(t, os.WriteFile(filepath.Join(dir, "vm.conf"), []byte("# a VM\nkernel kernel\nmemory = 17M\n--cpus=2\nno-reboot\ndisk path=a.img\n"), 0o600))
 	r, w := pipe(t)
@@ -226,7 +228,7 @@ func TestOtherEngine(t *testing.T) {
 	if len(lines) != 3 || !strings.HasPrefix(lines[1], "uring   no: io_uring is refused") || lines[2] != "native  ok" {
 		t.Errorf("unexpected output: %s", p)
 	}
-	needKVM(t)
+	lab.NeedKVM(t)
 	p = setup{steps: "no-uring"}.start(t, "run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), join(powerOff, halt)))
 	p.wantExit(0)
 	if said := p.stderr.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "engine=native") {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // terminal is a pseudo-terminal with a person at it.
@@ -73,7 +75,7 @@ func (m *terminal) typed(keys string) {
 // run starts ebb on the terminal and waits until its guest has said ready.
 func (m *terminal) run(code []byte, args ...string) *process {
 	m.t.Helper()
-	needKVM(m.t)
+	lab.NeedKVM(m.t)
 	p := setup{stdin: m.program, stdout: m.program}.start(m.t,
 		append([]string{"run", "--memory", "16M", "--kernel", kernel(m.t, m.t.TempDir(), code)}, args...)...)
 	p.await("the guest", m.shows.has("ready"))
@@ -121,7 +123,7 @@ func TestTerminalIsRestored(t *testing.T) {
 
 // What is only found once the terminal is raw.
 func TestTerminalIsRestoredAfterFailedStart(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	m := newTerminal(t)
 	p := setup{dir: world(t), stdin: m.program, stdout: m.program}.start(t, with("--initrd", "big.initrd")...)
 	p.wantExit(1)
@@ -182,7 +184,7 @@ func (p *process) stopped() bool {
 }
 
 func TestControllingTerminal(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	m := newTerminal(t)
 	p := setup{session: true, stdin: m.program, stdout: m.program}.start(t,
 		"run", "--memory", "16M", "--kernel", kernel(t, t.TempDir(), obedient()))
@@ -196,7 +198,7 @@ func TestControllingTerminal(t *testing.T) {
 
 // The shell's `ebb run ... &`: the terminal is another's.
 func TestBackground(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	for _, console := range []string{"stdio", "none"} {
 		m := newTerminal(t)
 		p := setup{steps: "background", session: true, stdin: m.program}.start(t,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/machine"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // fakeHotplug is a machine whose disks can be changed, as far as it is told.
@@ -27,7 +28,7 @@ func (f *fakeHotplug) ResizeDisk(_ string, size uint64) error { f.size = size; r
 
 // A request from the socket is checked as a command line is, whoever sent it.
 func TestControlledDisks(t *testing.T) {
-	needKVM(t)
+	lab.NeedKVM(t)
 	cfg := machine.Config{
 		Kernel: kernel(t, t.TempDir(), obedient()), Memory: 16 << 20, CPUs: 1,
 		Disks: []machine.Disk{{ID: "vda", Path: image(t)}, {ID: "vdc", Path: image(t)}},

@@ -30,12 +30,7 @@ func Main(m *testing.M, bootsLinux func() bool, o Options) {
 		os.Exit(m.Run())
 	}
 	flag.Parse()
-	if testing.Short() {
-		Skip("these tests need a lab, which -short leaves out")
-	}
-	if err := Available(); err != nil {
-		Skip("these tests need a KVM that boots Linux, and a lab can't be made either: " + err.Error())
-	}
+	skipWithoutLab("these tests need a KVM that boots Linux")
 	code, err := runTests(o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,10 +39,21 @@ func Main(m *testing.M, bootsLinux func() bool, o Options) {
 	os.Exit(code)
 }
 
+// skipWithoutLab calls Skip where no lab can be made, or is wanted.
+func skipWithoutLab(why string) {
+	if testing.Short() {
+		Skip(why + ", which -short leaves out")
+	}
+	if err := Available(); err != nil {
+		Skip(why + ", and a lab can't be made either: " + err.Error())
+	}
+}
+
 // bootAllowance is added to the tests' own timeout for the lab's boot.
 const bootAllowance = 2 * time.Minute
 
-func runTests(o Options) (int, error) {
+// runTests runs this test binary again in a lab, with its own arguments and more.
+func runTests(o Options, more ...string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return -1, err
@@ -60,7 +66,7 @@ func runTests(o Options) (int, error) {
 	}
 	o.Shares = append(slices.Clone(o.Shares), outputFolders()...)
 	o.ForwardSignals = true
-	return Run(context.Background(), o, append([]string{self}, os.Args[1:]...), os.Stdin, os.Stdout, os.Stderr)
+	return Run(context.Background(), o, slices.Concat([]string{self}, os.Args[1:], more), os.Stdin, os.Stdout, os.Stderr)
 }
 
 // outputFolders are where the flags of this test run want files to be written.
