@@ -260,8 +260,11 @@ func TestTakeOverDropsCache(t *testing.T) {
 		b := make([]byte, 1<<20)
 		cached := func() bool {
 			n, err := unix.Preadv2(int(file.Fd()), [][]byte{b}, 0, unix.RWF_NOWAIT)
+			if err == unix.EOPNOTSUPP { // tmpfs, which is all cache: nothing of it could be dropped
+				t.Skip("TMPDIR is on tmpfs; /tmp of most machines is not")
+			}
 			if err != nil && err != unix.EAGAIN {
-				t.Skipf("this file system can't tell: %v", err)
+				t.Fatal(err)
 			}
 			return n > 0
 		}
@@ -269,9 +272,6 @@ func TestTakeOverDropsCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, d := open(t, path, ImageOptions{}), incoming(t, path, ImageOptions{})
-		if !cached() {
-			t.Skip("what was written just now is not cached")
-		}
 		source := s.Identity()
 		if !same {
 			source.Boot = "of another host"

@@ -3,7 +3,6 @@ package kvm
 import (
 	"encoding/binary"
 	"errors"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -39,14 +38,7 @@ const (
 func openSystem(t testing.TB) *System {
 	t.Helper()
 	s, err := Open(device)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		t.Skip("this host has no " + device)
-	case errors.Is(err, os.ErrPermission):
-		t.Skip("no permission for " + device)
-	case err != nil:
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() { check(t, s.Close()) })
 	return s
 }

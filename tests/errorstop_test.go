@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/cli/control"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // ask runs an ebb command beside a running guest and returns what it printed.
@@ -36,7 +37,7 @@ func (e *ebb) awaitStops(n int) {
 func TestFullDiskStopsTheGuest(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skip("needs to mount a tmpfs:", err)
+		lab.SkipTest(t, "needs to mount a tmpfs:", err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	image := dir + "/image"

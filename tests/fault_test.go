@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // A disk that fails under a running guest fails the requests that meet the fault,
@@ -90,7 +92,7 @@ func nullDevice(t *testing.T, mib int, setting, value string) string {
 	folder := fmt.Sprintf("ebbtest%d", devices)
 	dir := filepath.Join(config, "nullb", folder)
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Skipf("no block device to test with (module null_blk, as root): %v", err)
+		lab.SkipTest(t, "no block device to test with (module null_blk, as root):", err)
 	}
 	set := func(name, value string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {

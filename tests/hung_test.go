@@ -12,6 +12,7 @@ import (
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // hanging is a device over one that keeps data and has a write cache, so that flushes reach it.
@@ -25,7 +26,7 @@ func newHanging(t *testing.T) *hanging {
 	const mib = 64
 	device, err := nullblk.MakeHanging(nullDevice(t, mib, "cache_size", "1"), mib)
 	if err != nil {
-		t.Skipf("no device that hangs to be had (dmsetup and module dm-mod, as root): %v", err)
+		lab.SkipTest(t, "no device that hangs to be had (dmsetup and module dm-mod, as root):", err)
 	}
 	h := &hanging{t, device}
 	t.Cleanup(func() { h.must(h.Remove()) })

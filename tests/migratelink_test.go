@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 const sourceIP, destinationIP = "10.77.0.1", "10.77.0.2"
@@ -34,14 +36,14 @@ func linked(t *testing.T) (src, dst *host, set func(upOrDown string)) {
 		name string
 	}{{src, "ebb-src"}, {dst, "ebb-dst"}} {
 		if out, err := exec.Command("ip", "netns", "add", h.name).CombinedOutput(); err != nil {
-			t.Skipf("no network namespaces to be had (ip, as root): %v: %s", err, out)
+			lab.SkipTest(t, "no network namespaces to be had (ip, as root):", err, string(out))
 		}
 		t.Cleanup(func() { ip("netns", "del", h.name) })
 		h.netns = h.name
 		ip("-n", h.name, "link", "set", "lo", "up")
 	}
 	if out, err := exec.Command("ip", "-n", src.netns, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", dst.netns).CombinedOutput(); err != nil {
-		t.Skipf("no virtual cable to be had (module veth, as root): %v: %s", err, out)
+		lab.SkipTest(t, "no virtual cable to be had (module veth, as root):", err, string(out))
 	}
 	for _, end := range []struct{ netns, address string }{{src.netns, sourceIP}, {dst.netns, destinationIP}} {
 		ip("-n", end.netns, "address", "add", end.address+"/24", "dev", "cable")

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ebb-vmm/ebb/guest/pattern"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // disks makes four images that differ in how they are opened, and their options.
@@ -65,7 +66,7 @@ func TestHostDataIsInTheGuest(t *testing.T) {
 func TestFileSystemsSurvive(t *testing.T) {
 	fsck, err := exec.LookPath("e2fsck")
 	if err != nil {
-		t.Skip("e2fsck (Debian package e2fsprogs) is not installed")
+		lab.SkipTest(t, "e2fsck (Debian package e2fsprogs) is not installed")
 	}
 	paths, args := disks(t, 64<<20)
 	args = append(programArgs("6.1", "ext4"), args...)

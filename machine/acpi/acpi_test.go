@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 func testMachine(cpus int) Machine {
@@ -96,7 +98,7 @@ func TestCapabilitiesUUID(t *testing.T) {
 func TestDisassembles(t *testing.T) {
 	iasl, err := exec.LookPath("iasl")
 	if err != nil {
-		t.Skip("iasl (Debian package acpica-tools) is not installed")
+		lab.SkipTest(t, "iasl (Debian package acpica-tools) is not installed")
 	}
 	const base = 0xe0000
 	image, rsdp, err := Build(testMachine(2), base, 64<<10)

@@ -25,14 +25,14 @@ func need(t *testing.T) {
 		t.Skip("boots a lab")
 	}
 	if err := Available(); err != nil {
-		t.Skip(err)
+		SkipTest(t, err)
 	}
 	dir, err := guest.BuildDir()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if _, err := guest.FetchKernel(t.Context(), dir, guest.DefaultSeries); err != nil {
-		t.Skip(err)
+		SkipTest(t, err)
 	}
 	t.Cleanup(func() {
 		if left := children(t); len(left) > 0 {
