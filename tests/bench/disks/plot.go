@@ -2,40 +2,34 @@ package main
 
 import (
 	"image/color"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	_ "gonum.org/v1/plot/vg/vgimg" // the formats png
-	_ "gonum.org/v1/plot/vg/vgsvg" // and svg
 
+	"github.com/ebb-vmm/ebb/tests/bench/chart"
 	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
-// styles are the lines' colours, which the colour-blind can tell apart, and dashes.
+// styles are the lines' colours and dashes.
 var styles = map[string]struct {
 	color color.RGBA
 	dash  []vg.Length
 }{
-	"ebb uring":    {color.RGBA{0, 114, 178, 255}, nil},
-	"QEMU uring":   {color.RGBA{213, 94, 0, 255}, nil},
-	"ebb native":   {color.RGBA{0, 114, 178, 255}, []vg.Length{vg.Points(6), vg.Points(3)}},
-	"QEMU native":  {color.RGBA{213, 94, 0, 255}, []vg.Length{vg.Points(6), vg.Points(3)}},
-	"ebb threads":  {color.RGBA{0, 114, 178, 255}, []vg.Length{vg.Points(1.5), vg.Points(2)}},
-	"QEMU threads": {color.RGBA{213, 94, 0, 255}, []vg.Length{vg.Points(1.5), vg.Points(2)}},
-	bareName:       {color.RGBA{110, 110, 110, 255}, nil},
+	"ebb uring":    {chart.Blue, nil},
+	"QEMU uring":   {chart.Orange, nil},
+	"ebb native":   {chart.Blue, []vg.Length{vg.Points(6), vg.Points(3)}},
+	"QEMU native":  {chart.Orange, []vg.Length{vg.Points(6), vg.Points(3)}},
+	"ebb threads":  {chart.Blue, []vg.Length{vg.Points(1.5), vg.Points(2)}},
+	"QEMU threads": {chart.Orange, []vg.Length{vg.Points(1.5), vg.Points(2)}},
+	bareName:       {chart.Grey, nil},
 }
 
 // plot draws rates over the number of disks, one panel for each place and the
 // largest depth; bars are the spread. The name's ending, svg or png, is the format.
 func (r *record) plot(path string) error {
-	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	var panels []*plot.Plot
 	for _, place := range []string{onTmpfs, onFile} {
 		if len(r.setups(place)) == 0 {
@@ -47,27 +41,7 @@ func (r *record) plot(path string) error {
 		}
 		panels = append(panels, p)
 	}
-	const width, height = 480, 360 // points, a panel
-	img, err := draw.NewFormattedCanvas(vg.Points(width*float64(len(panels))), vg.Points(height), strings.TrimPrefix(filepath.Ext(path), "."))
-	if err != nil {
-		return err
-	}
-	dc := draw.New(img)
-	dc.SetColor(color.White)
-	dc.Fill(dc.Rectangle.Path())
-	tiles := draw.Tiles{Rows: 1, Cols: len(panels), PadX: vg.Points(16), PadTop: vg.Points(6), PadBottom: vg.Points(6), PadLeft: vg.Points(6), PadRight: vg.Points(12)}
-	for i, c := range plot.Align([][]*plot.Plot{panels}, tiles, dc)[0] {
-		panels[i].Draw(c)
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if _, err := img.WriteTo(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return chart.Save(path, [][]*plot.Plot{panels}, 480, 360)
 }
 
 func (r *record) panel(place string) (*plot.Plot, error) {
@@ -75,16 +49,10 @@ func (r *record) panel(place string) (*plot.Plot, error) {
 	for _, s := range r.setups(place) {
 		depth = max(depth, s.Depth)
 	}
-	p := plot.New()
-	p.Title.Text = map[string]string{onTmpfs: "tmpfs", onFile: "real file system"}[place] + ", " + strconv.Itoa(depth) + " requests a disk"
-	p.X.Label.Text = "disks"
-	p.Y.Label.Text = "thousands of 4 KiB reads per second"
-	p.Y.Min = 0
+	title := map[string]string{onTmpfs: "tmpfs", onFile: "real file system"}[place] + ", " + strconv.Itoa(depth) + " requests a disk"
+	p := chart.New(title, "disks", "thousands of 4 KiB reads per second")
 	p.X.Scale = plot.LogScale{}
 	p.X.Tick.Marker = diskTicks(r.setups(place))
-	p.Legend.Top = true
-	p.Legend.Padding = vg.Points(2)
-	p.Add(plotter.NewGrid())
 	top := 0.0
 	for _, name := range r.measured() {
 		var points spreadPoints

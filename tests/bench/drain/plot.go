@@ -2,29 +2,19 @@ package main
 
 import (
 	"image/color"
-	"os"
 	"time"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/drain/sim"
+	"github.com/ebb-vmm/ebb/tests/bench/chart"
 )
 
-// Colours that the colour-blind can tell apart.
-var (
-	blue   = color.RGBA{0, 114, 178, 255}
-	orange = color.RGBA{213, 94, 0, 255}
-	green  = color.RGBA{0, 158, 115, 255}
-	purple = color.RGBA{204, 121, 167, 255}
-	grey   = color.RGBA{110, 110, 110, 255}
-	dashes = []vg.Length{vg.Points(4), vg.Points(3)}
-)
+var dashes = []vg.Length{vg.Points(4), vg.Points(3)}
 
 // What is drawn: seconds around the beginning of EBB.
 const before, after = -0.5, 5.0
@@ -68,13 +58,13 @@ func plotOverTime(path string) error {
 	for i, name := range shapes {
 		t := traceOf(name, sim.Laws[0], 3)
 		first := panel(i, name, "requests")
-		lines(first, line{"window", t.window, orange, nil}, line{"in flight", t.inFlight, blue, nil})
+		lines(first, line{"window", t.window, chart.Orange, nil}, line{"in flight", t.inFlight, chart.Blue, nil})
 		first.Y.Max = openWindow + 40
 		second := panel(i, "", "requests/s, over 200 ms")
-		lines(second, line{"", t.rate, green, nil})
+		lines(second, line{"", t.rate, chart.Green, nil})
 		third := panel(i, "", "grace period, ms")
 		budget := plotter.XYs{{X: before, Y: 150}, {X: after, Y: 150}}
-		lines(third, line{"latest", t.grace, blue, nil}, line{"budget", budget, grey, dashes})
+		lines(third, line{"latest", t.grace, chart.Blue, nil}, line{"budget", budget, chart.Grey, dashes})
 		third.Y.Max = max(third.Y.Max*1.25, 200)
 		third.X.Label.Text = "seconds since EBB"
 		for row, p := range []*plot.Plot{first, second, third} {
@@ -82,13 +72,13 @@ func plotOverTime(path string) error {
 			rows[row] = append(rows[row], p)
 		}
 	}
-	return save(path, rows, 250, 170)
+	return chart.Save(path, rows, 250, 170)
 }
 
 // plotLaws draws the windows of some laws on some disks.
 func plotLaws(path string) error {
 	rows := make([][]*plot.Plot, 2)
-	colours := map[string]color.RGBA{"adaptive": blue, "p95": orange, "AIMD": green, "bisection": purple, "rate": grey}
+	colours := map[string]color.RGBA{"adaptive": chart.Blue, "p95": chart.Orange, "AIMD": chart.Green, "bisection": chart.Purple, "rate": chart.Grey}
 	for i, name := range []string{"smooth 200, 64", "sliced 200, 64", "40 at once, 120", "parallel 200 ms, 64"} {
 		windows, rates := panel(i, name, "window"), panel(i, "", "requests/s, over 200 ms")
 		for _, law := range sim.Laws {
@@ -106,7 +96,7 @@ func plotLaws(path string) error {
 		rates.X.Label.Text = "seconds since EBB"
 		rows[0], rows[1] = append(rows[0], windows), append(rows[1], rates)
 	}
-	return save(path, rows, 300, 210)
+	return chart.Save(path, rows, 300, 210)
 }
 
 type line struct {
@@ -141,17 +131,13 @@ func thin(all plotter.XYs) plotter.XYs {
 }
 
 func panel(column int, title, y string) *plot.Plot {
-	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
-	p := plot.New()
-	p.Title.Text = title
-	if column == 0 {
-		p.Y.Label.Text = y
+	if column > 0 {
+		y = ""
 	}
-	p.X.Min, p.X.Max, p.Y.Min = before, after, 0
-	p.Legend.Top = true
+	p := chart.New(title, "", y)
+	p.X.Min, p.X.Max = before, after
 	p.Legend.TextStyle.Font.Size = vg.Points(8)
-	p.Legend.ThumbnailWidth, p.Legend.Padding = vg.Points(12), vg.Points(2)
-	p.Add(plotter.NewGrid())
+	p.Legend.ThumbnailWidth = vg.Points(12)
 	return p
 }
 
@@ -178,27 +164,4 @@ func shade(p *plot.Plot, states plotter.XYs) {
 		ground.Color, ground.LineStyle.Width = color.NRGBA{213, 94, 0, 60}, 0
 		p.Add(ground)
 	}
-}
-
-func save(path string, rows [][]*plot.Plot, width, height float64) error {
-	columns := len(rows[0])
-	img := vgsvg.New(vg.Points(width*float64(columns)), vg.Points(height*float64(len(rows))))
-	dc := draw.New(img)
-	dc.SetColor(color.White)
-	dc.Fill(dc.Rectangle.Path())
-	tiles := draw.Tiles{Rows: len(rows), Cols: columns, PadX: vg.Points(10), PadY: vg.Points(8), PadTop: vg.Points(6), PadBottom: vg.Points(6), PadLeft: vg.Points(6), PadRight: vg.Points(10)}
-	for i, canvases := range plot.Align(rows, tiles, dc) {
-		for k, c := range canvases {
-			rows[i][k].Draw(c)
-		}
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if _, err := img.WriteTo(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }
