@@ -80,7 +80,7 @@ const maxIovecs = 1024
 type event struct {
 	kind   eventKind
 	id     uint64 // an operation's or, for the other kinds, a watch's
-	result int32  // eventDone, eventBroken: as the system call's, or -errno
+	result int32  // eventDone, eventBroken, eventNoRoom: as the system call's, or -errno
 }
 
 type eventKind uint8
@@ -90,4 +90,5 @@ const (
 	eventSignal                  // a watched descriptor was signalled
 	eventBroken                  // a watch failed and reports nothing any more; unwatch still applies
 	eventGone                    // the watch has ended after unwatch
+	eventNoRoom                  // the capacity of the last resize is not fully backed; it has no id
 )

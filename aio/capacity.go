@@ -20,8 +20,8 @@ const (
 //	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
 //	                               resize them ≥ limit + 1024, made once
 //	           kernel workers      min(max(n, 64), workers), only while they block
-//	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context
-//	                               beside the old one until that is empty
+//	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context,
+//	                               made by another thread, beside the old one until that is empty
 //	native,    workers             min(max(n, 64), workers), only while they block
 //	threads
 //
@@ -54,6 +54,10 @@ func (e *Engine) fit() {
 	e.backed = n
 	e.slots.resize(n)
 	if err := e.backend.resize(n, min(max(n, minWorkers), e.workers)); err != nil {
-		e.log.Warn("the engine's new capacity is not fully backed", "capacity", n, "err", err)
+		e.warnUnbacked(err)
 	}
+}
+
+func (e *Engine) warnUnbacked(err error) {
+	e.log.Warn("the engine's new capacity is not fully backed", "capacity", e.backed, "err", err)
 }

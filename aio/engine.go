@@ -266,12 +266,16 @@ func (e *Engine) reap() {
 }
 
 func (e *Engine) handle(ev *event) {
-	if ev.kind == eventDone {
+	switch ev.kind {
+	case eventDone:
 		s := e.slots.find(ev.id)
 		if s == nil {
 			panic(fmt.Sprintf("aio: completion of unknown request %#x", ev.id))
 		}
 		e.completed(s, ev.result)
+		return
+	case eventNoRoom:
+		e.warnUnbacked(setupError(e.backed, unix.Errno(-ev.result)))
 		return
 	}
 	id := uint32(ev.id)

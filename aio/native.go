@@ -28,9 +28,11 @@ type native struct {
 	*poller
 	workers *workers
 
-	context *aioContext
-	old     []*aioContext  // replaced, until they are empty
-	ending  sync.WaitGroup // destroying contexts
+	capacity int
+	context  *aioContext
+	coming   chan newcomer  // a context being made; nil: none
+	old      []*aioContext  // replaced, until they are empty
+	aside    sync.WaitGroup // making and destroying contexts
 
 	files map[int]nativeFile // by descriptor: those used since the last resize
 	last  int                // the descriptor used last
@@ -94,10 +96,16 @@ func setupError(events int, errno unix.Errno) error {
 	return fmt.Errorf("aio: io_setup for %d requests: %w", events, errno)
 }
 
-// resize makes a context for the capacity, if the present one doesn't fit: for contexts
-// can't be resized, it is a new one beside the old, which goes once it is empty. Without a
-// context that is large enough, what doesn't fit goes to the workers. io_setup(2) takes longer
-// than a request, so contexts grow in powers of two, and several disks attach to one.
+// newcomer is a new context, or why there is none.
+type newcomer struct {
+	context *aioContext
+	errno   unix.Errno
+}
+
+// resize has a context made for the capacity, if the present one doesn't fit: for contexts
+// can't be resized, it is a new one beside the old, which goes once it is empty. io_setup(2)
+// takes longer than requests in flight should wait, so another thread does it, and contexts grow in
+// powers of two. Without a context that is large enough, what doesn't fit goes to the workers.
 //
 //	events  = 2^⌈log2 capacity⌉, or capacity where fs.aio-max-nr leaves no more;
 //	          a context is kept while capacity ≤ events ≤ 4 · capacity
@@ -106,23 +114,45 @@ func (n *native) resize(capacity, workers int) error {
 	// Descriptors may be other files than before.
 	clear(n.files)
 	n.last = -1
-	if have := n.context.events; capacity <= have && have <= 4*capacity {
-		return nil
-	}
-	c, errno := newContext(1 << bits.Len(uint(capacity-1)))
-	if errno == unix.EAGAIN {
-		c, errno = newContext(capacity)
-	}
-	if errno != 0 {
-		if capacity <= n.context.events {
-			return nil // it only takes more of fs.aio-max-nr than it need
-		}
-		return setupError(capacity, errno)
-	}
-	n.old = append(n.old, n.context)
-	n.context = c
-	n.retire()
+	n.capacity = capacity
+	n.fit()
 	return nil
+}
+
+// fit has a context made if the present one doesn't fit and none is being made.
+func (n *native) fit() {
+	capacity, have := n.capacity, n.context.events
+	if n.coming != nil || capacity <= have && have <= 4*capacity {
+		return
+	}
+	coming := make(chan newcomer, 1)
+	n.coming = coming
+	n.aside.Go(func() {
+		c, errno := newContext(1 << bits.Len(uint(capacity-1)))
+		if errno == unix.EAGAIN {
+			c, errno = newContext(capacity)
+		}
+		coming <- newcomer{c, errno}
+		_, _ = unix.Write(n.wake, one)
+	})
+}
+
+// replace takes over a context that has been made.
+func (n *native) replace() {
+	select {
+	case made := <-n.coming:
+		n.coming = nil
+		switch {
+		case made.errno == 0:
+			n.old = append(n.old, n.context)
+			n.context = made.context
+			n.retire()
+			n.fit() // the capacity may be another by now
+		case n.capacity > n.context.events: // else the old one only takes more of fs.aio-max-nr than it need
+			n.ended.push(event{kind: eventNoRoom, result: -int32(made.errno)})
+		}
+	default:
+	}
 }
 
 // retire destroys the old contexts that are empty, and doesn't wait for that.
@@ -133,7 +163,7 @@ func (n *native) retire() {
 			kept = append(kept, c)
 			continue
 		}
-		n.ending.Go(func() { c.destroy() })
+		n.aside.Go(func() { c.destroy() })
 	}
 	clear(n.old[len(kept):])
 	n.old = kept
@@ -287,6 +317,7 @@ func (n *native) pending() bool {
 func (n *native) unaided() bool { return n.workers.inFlight == 0 }
 
 func (n *native) reap(events []event) int {
+	n.replace()
 	k := n.poller.reap(events)
 	k += n.workers.reap(events[k:])
 	k += n.context.reap(events[k:])
@@ -301,9 +332,14 @@ func (n *native) reap(events []event) int {
 
 func (n *native) close() error {
 	n.workers.close()
+	n.aside.Wait()
+	if n.coming != nil {
+		if made := <-n.coming; made.errno == 0 {
+			n.old = append(n.old, made.context)
+		}
+	}
 	n.old = append(n.old, n.context)
-	n.context = nil
 	n.retire()
-	n.ending.Wait()
+	n.aside.Wait()
 	return n.poller.close()
 }

@@ -24,6 +24,14 @@ func readAll(t *testing.T, n *native, fd int, buffer []byte) (count int) {
 	return count
 }
 
+// resized waits until the context fits.
+func resized(t *testing.T, n *native, capacity int) {
+	t.Helper()
+	must(t, n.resize(capacity, minWorkers))
+	n.aside.Wait()
+	n.replace()
+}
+
 // A new context takes the place of one that still has operations, which are not lost.
 func TestContextIsReplacedInFlight(t *testing.T) {
 	for _, capacity := range []int{1000, 5000, 64, 3000} {
@@ -32,11 +40,11 @@ func TestContextIsReplacedInFlight(t *testing.T) {
 		b := alignedBytes(4096, 4096)
 		first := readAll(t, n, fd, b)
 		must(t, n.wait(false)) // in the context until they are reaped
-		must(t, n.resize(capacity, minWorkers))
+		resized(t, n, capacity)
 		if replaced := len(n.old) == 1; replaced != (capacity > minCapacity) || n.context.events < capacity {
 			t.Fatalf("capacity %d: a context of %d, %d old ones", capacity, n.context.events, len(n.old))
 		}
-		must(t, n.resize(2*capacity, minWorkers))
+		resized(t, n, 2*capacity)
 		second := readAll(t, n, fd, b)
 		seen := map[uint64]int{}
 		for range first + second {
@@ -62,11 +70,30 @@ func TestContextIsReplacedInFlight(t *testing.T) {
 func TestContextFitsCapacity(t *testing.T) {
 	n := newTestNative(t)
 	for _, c := range []struct{ capacity, events int }{{1000, 1024}, {512, 1024}, {256, 1024}, {255, 256}, {64, 256}, {62, 64}, {63, 64}} {
-		must(t, n.resize(c.capacity, minWorkers))
+		resized(t, n, c.capacity)
 		if n.context.events != c.events {
 			t.Errorf("capacity %d: %d events, want %d", c.capacity, n.context.events, c.events)
 		}
 	}
+}
+
+// What changes while a context is being made is not forgotten, and neither is the context.
+func TestContextIsMadeAside(t *testing.T) {
+	n := newTestNative(t)
+	for _, capacity := range []int{1000, 5000, 2000} {
+		must(t, n.resize(capacity, minWorkers))
+	}
+	if n.context.events != minCapacity {
+		t.Errorf("a context of %d at once", n.context.events)
+	}
+	for range 2 {
+		n.aside.Wait()
+		n.replace()
+	}
+	if n.context.events != 2048 {
+		t.Errorf("a context of %d for 2000", n.context.events)
+	}
+	must(t, n.resize(1<<14, minWorkers)) // and close
 }
 
 // More in flight than the context takes: the rest goes to workers.
