@@ -20,9 +20,9 @@ type PortStats struct {
 	Long         ClassStats  // flush, discard, write-zeroes
 	Demand       int         // requests its queues may hold
 	InFlight     int         // requests popped and not completed
-	WrittenOff   int         // of those, how many don't count against the engine's capacity
-	Kept         int         // of those, how many have failed and wait for Retry
-	LongInFlight int         // of those, flushes, discards and write-zeroes
+	WrittenOff   int         // of InFlight, how many don't count against the engine's capacity
+	Kept         int         // of InFlight, how many have failed and wait for Retry
+	LongInFlight int         // of InFlight, the flushes, discards and write-zeroes
 	SyncDebt     uint64      // bytes written that are not known to be on stable storage (debt.go)
 	SyncRate     float64     // bytes per second at which they lately came there; 0: not known yet
 	Flushes      uint64      // of Long, the flushes

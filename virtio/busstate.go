@@ -2,6 +2,7 @@ package virtio
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/ebb-vmm/ebb/virtio/pci"
 )
@@ -23,6 +24,7 @@ func (t *PCI) SaveBus() BusState {
 // LoadBus prepares a new device for a Load, which then has to set up only what has changed since
 // s was saved. Errors, and who may call it, as of Load. It may be called more than once.
 func (t *PCI) LoadBus(s BusState) error {
+	s.MSIX.Entries = slices.Clone(s.MSIX.Entries)
 	for i := range s.MSIX.Entries {
 		s.MSIX.Entries[i].Pending = false // by then it may have been delivered
 	}
