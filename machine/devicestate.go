@@ -11,8 +11,8 @@ import (
 	"github.com/ebb-vmm/ebb/virtio/pci"
 )
 
-// devicesState is the state of every device that is not in KVM. As JSON it is always
-// the same for the same devices.
+// devicesState is the state of every device that is not in KVM. It is always the same for the
+// same devices.
 type devicesState struct {
 	Serial chipset.SerialState
 	Power  chipset.PowerState
@@ -95,21 +95,23 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 			a.transport.WriteConfig(configCommand, []byte{0, 0})
 		}
 	}
-	for i, a := range h.disks {
-		id := a.disk.cfg.ID
-		if s.Disks[i].ID != id {
-			return fmt.Errorf("the state has disk %q where this machine has %s", s.Disks[i].ID, id)
+	return together(len(h.disks)+len(h.slots), func(i int) error { // each waits for the engine
+		if i < len(h.disks) {
+			a := h.disks[i]
+			if id := a.disk.cfg.ID; s.Disks[i].ID != id {
+				return fmt.Errorf("the state has disk %q where this machine has %s", s.Disks[i].ID, id)
+			}
+			if err := a.load(s.Disks[i].Device); err != nil {
+				return fmt.Errorf("disk %s: %w", a.disk.cfg.ID, err)
+			}
+			return nil
 		}
-		if err := a.load(s.Disks[i].Device); err != nil {
-			return fmt.Errorf("disk %s: %w", id, err)
-		}
-	}
-	for i, slot := range h.slots {
-		if err := slot.load(s.Slots[i], diskInSlot(disks, i)); err != nil {
+		i -= len(h.disks)
+		if err := h.slots[i].load(s.Slots[i], diskInSlot(disks, i)); err != nil {
 			return fmt.Errorf("hotplug slot %d: %w", i+1, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // busState is a disk's device on the bus.

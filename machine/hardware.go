@@ -256,15 +256,12 @@ func (h *hardware) ended(e End, err error) {
 func (h *hardware) close() error {
 	h.gate.set(stopped)
 	h.cpus.Wait()
-	errs := make([]error, len(h.disks)+len(h.slots))
-	var disks sync.WaitGroup // all at once: none waits for another, and each that hangs is named
-	for i, d := range h.disks {
-		disks.Go(func() { errs[i] = h.takeApart(d) })
-	}
-	for i, s := range h.slots {
-		disks.Go(func() { errs[len(h.disks)+i] = s.close() })
-	}
-	disks.Wait()
+	errs := []error{together(len(h.disks)+len(h.slots), func(i int) error { // each that hangs is named
+		if i < len(h.disks) {
+			return h.takeApart(h.disks[i])
+		}
+		return h.slots[i-len(h.disks)].close()
+	})}
 	if h.serial != nil {
 		h.serial.Close()
 	}
@@ -284,14 +281,8 @@ func (h *hardware) close() error {
 func (h *hardware) pause(ctx context.Context) error {
 	h.gate.set(paused)
 	h.gate.wait()
-	var holding sync.WaitGroup
 	devices := h.devices()
-	errs := make([]error, len(devices))
-	for i, d := range devices {
-		holding.Go(func() { errs[i] = d.device.Pause(ctx) })
-	}
-	holding.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := together(len(devices), func(i int) error { return devices[i].device.Pause(ctx) }); err != nil {
 		h.resume()
 		return err
 	}
@@ -299,8 +290,19 @@ func (h *hardware) pause(ctx context.Context) error {
 }
 
 func (h *hardware) resume() {
+	h.gate.set(running) // first: what the disks do the guest need not stand for
 	for _, d := range h.devices() {
 		d.device.Resume()
 	}
-	h.gate.set(running)
+}
+
+// together runs f(0) to f(n-1) at once, since each may wait, and returns what failed, in this order.
+func together(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = f(i) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
