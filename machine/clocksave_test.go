@@ -2,9 +2,10 @@ package machine
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/ebb-vmm/ebb/machine/plain"
 )
 
 // pvclock is what the guest's kvmclock says of the last TSC that it read, in ns.
@@ -39,7 +40,7 @@ func TestClocksAdvance(t *testing.T) {
 		before := save(t, r.hw)
 		s := decode(t, before)
 		s.CPUs[0].Regs.R13 = 0 // its largest gap
-		before, _ = json.Marshal(s)
+		before = plain.Marshal(s)
 		kvmclock, tsc := r.pvclock(), r.number(tscAddr)
 		n := r.build(Config{CPUs: 2})
 		if older {

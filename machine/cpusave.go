@@ -9,7 +9,7 @@ import (
 )
 
 // cpuState is all that KVM holds of a vCPU but its clocks (clockState) and its CPUID,
-// which is there before a state is loaded. It is plain data that JSON keeps exactly.
+// which is there before a state is loaded.
 type cpuState struct {
 	TSCKHz  int // frequency of the guest's TSC
 	MPState kvm.MPState

@@ -3,7 +3,6 @@ package machine
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/machine/chipset"
+	"github.com/ebb-vmm/ebb/machine/plain"
 	"github.com/ebb-vmm/ebb/virtio"
 	"github.com/ebb-vmm/ebb/virtio/pci"
 	"github.com/ebb-vmm/ebb/virtio/virtiotest"
@@ -118,16 +118,12 @@ func (r *stateHost) save() []byte {
 	if err != nil {
 		r.Fatal(err)
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		r.Fatal(err)
-	}
-	return b
+	return plain.Marshal(s)
 }
 
 func (r *stateHost) load(b []byte) error {
 	var s devicesState
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := plain.Unmarshal(b, &s); err != nil {
 		return err
 	}
 	return r.h.loadDevices(s, r.m.disks)
@@ -143,7 +139,7 @@ func (r *stateHost) moved(disks []Disk, drivers ...*virtiotest.Driver) *stateHos
 		r.Fatal(err)
 	}
 	if again := n.save(); !bytes.Equal(again, state) {
-		r.Errorf("saved %s\nloaded and saved again %s", state, again)
+		r.Errorf("saved %x\nloaded and saved again %x", state, again)
 	}
 	n.h.resumedDevices()
 	n.h.resume()
@@ -360,7 +356,7 @@ func TestLoadDevicesRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s devicesState
-			if err := json.Unmarshal(state, &s); err != nil {
+			if err := plain.Unmarshal(state, &s); err != nil {
 				t.Fatal(err)
 			}
 			c.change(&s)

@@ -3,9 +3,9 @@ package machine
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"testing"
 
+	"github.com/ebb-vmm/ebb/machine/plain"
 	"github.com/ebb-vmm/ebb/virtio/pci"
 )
 
@@ -91,11 +91,7 @@ func TestDeviceStatesWithKVM(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return j
+		return plain.Marshal(s)
 	}
 	state := save()
 	for range 3 {
@@ -108,14 +104,14 @@ func TestDeviceStatesWithKVM(t *testing.T) {
 		}
 		h = next
 		var s devicesState
-		if err := json.Unmarshal(state, &s); err != nil {
+		if err := plain.Unmarshal(state, &s); err != nil {
 			t.Fatal(err)
 		}
 		if err := h.loadDevices(s, r.disks); err != nil {
 			t.Fatal(err)
 		}
 		if again := save(); !bytes.Equal(again, state) {
-			t.Errorf("saved %s\nloaded and saved again %s", state, again)
+			t.Errorf("saved %x\nloaded and saved again %x", state, again)
 		}
 		if barOf(h.disks[0].transport) != addrB {
 			t.Error("disk a is not where the guest put it")

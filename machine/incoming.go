@@ -10,6 +10,7 @@ import (
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/machine/memory"
+	"github.com/ebb-vmm/ebb/machine/plain"
 )
 
 // Incoming is a machine whose guest comes from somewhere else. Until Run it stands, as one that
@@ -109,6 +110,9 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	if in.hw, err = newHardware(m); err != nil {
 		return err
 	}
+	if err := in.hw.rehearse(); err != nil {
+		return errors.Join(err, in.hw.close())
+	}
 	m.built, m.paused, m.arriving, m.reason = in.hw, true, true, "its guest has not come yet"
 	go func() {
 		in.end, in.err = m.Run()
@@ -118,12 +122,6 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	defer m.mu.Unlock()
 	for m.hw == nil && !m.ending {
 		m.changed.Wait()
-	}
-	if m.hw != nil {
-		var s machineState
-		s.Devices, _ = in.hw.saveDevices() // of a guest that isn't here yet
-		s.KVM, _ = in.hw.saveKVM()
-		rehearse(s)
 	}
 	return nil
 }
@@ -156,39 +154,34 @@ func (in *Incoming) TakeOver() error { return in.onImages((*blk.Image).TakeOver)
 // GiveBack undoes TakeOver. Before Load.
 func (in *Incoming) GiveBack() error { return in.onImages((*blk.Image).ReleaseOwner) }
 
-// onImages does something with all images at once; each may take a while.
+// onImages does something with all images.
 func (in *Incoming) onImages(f func(*blk.Image) error) error {
-	errs := make(chan error, len(in.disks))
-	for _, d := range in.disks {
-		go func() {
-			err := f(d.image)
-			if err != nil {
-				err = fmt.Errorf("disk %s: %w", d.cfg.ID, err)
-			}
-			errs <- err
-		}()
-	}
-	var all error
-	for range in.disks {
-		all = errors.Join(all, <-errs)
-	}
-	return all
+	return together(len(in.disks), func(i int) error {
+		if err := f(in.disks[i].image); err != nil {
+			return fmt.Errorf("disk %s: %w", in.disks[i].cfg.ID, err)
+		}
+		return nil
+	})
 }
 
-// Prepare does what Outgoing.SaveAhead found that can be done before the rest comes.
+// Prepare does what can be done before the rest comes, with what Outgoing.SaveAhead found. What the guest boots from
+// (File) has come.
 func (in *Incoming) Prepare(ahead json.RawMessage) error {
 	var list []busState
 	if err := json.Unmarshal(ahead, &list); err != nil {
 		return err
 	}
+	if err := in.files.adopt(in.Machine); err != nil {
+		return err
+	}
 	return in.hw.loadBus(list)
 }
 
-// Load loads a state that Outgoing.Save made, or anything at all. Memory is complete, and the
-// images are this side's. After an error the machine can only be discarded.
-func (in *Incoming) Load(state json.RawMessage) error {
+// Load loads a state that Outgoing.Save made, or anything at all. Memory is complete, the images are
+// this side's, and Prepare was called. After an error the machine can only be discarded.
+func (in *Incoming) Load(state []byte) error {
 	var s machineState
-	if err := json.Unmarshal(state, &s); err != nil {
+	if err := plain.Unmarshal(state, &s); err != nil {
 		return err
 	}
 	loaded, err := in.hw.loadKVM(s.KVM, func() error {
@@ -204,7 +197,7 @@ func (in *Incoming) Load(state json.RawMessage) error {
 		in.cfg.Log.Warn("this host's clock is behind the source's, so that the guest's clocks lose as much", "behind", loaded.Backwards)
 	}
 	in.hw.resumedDevices()
-	return in.files.adopt(in.Machine)
+	return nil
 }
 
 // Go lets the guest run. Preconditions: Load returned nil.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/kvm"
+	"github.com/ebb-vmm/ebb/machine/plain"
 )
 
 // save returns the state of a paused guest as it travels.
@@ -23,16 +24,12 @@ func save(t testing.TB, h *hardware) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return plain.Marshal(s)
 }
 
 func decode(t testing.TB, state []byte) (s kvmState) {
 	t.Helper()
-	if err := json.Unmarshal(state, &s); err != nil {
+	if err := plain.Unmarshal(state, &s); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -140,7 +137,7 @@ func TestSaveLoadSave(t *testing.T) {
 	s.Controllers.Chips[0][picMask], s.Controllers.Chips[1][picMask] = 0xfb, 0xff
 	s.Controllers.Chips[2][redirect+8*4] = 0x34 // vector of pin 4, masked
 	s.Controllers.PIT.Channels[2].Count = 1234
-	first, _ = json.Marshal(s)
+	first = plain.Marshal(s)
 	n := r.build(Config{CPUs: 2})
 	n.load(first)
 	second := save(t, n.hw)
@@ -218,7 +215,7 @@ func TestDeadlineMoves(t *testing.T) {
 	deadline := &s.Clocks.CPUs[0].MSRs[i].Data
 
 	*deadline = s.Clocks.CPUs[0].TSC + 3600*uint64(r.hw.traits.khz)*1000 // an hour
-	state, _ := json.Marshal(s)
+	state := plain.Marshal(s)
 	n := r.build(Config{})
 	n.load(state)
 	if got := decode(t, save(t, n.hw)).Clocks.CPUs[0].MSRs[i].Data; got != *deadline {
@@ -233,7 +230,7 @@ func TestDeadlineMoves(t *testing.T) {
 	}
 
 	*deadline = s.Clocks.CPUs[0].TSC + 1
-	state, _ = json.Marshal(s)
+	state = plain.Marshal(s)
 	n = r.build(Config{})
 	n.load(state)
 	n.takeInterrupts(0x40, 0x42)

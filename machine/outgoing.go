@@ -10,6 +10,7 @@ import (
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/kvm"
 	"github.com/ebb-vmm/ebb/machine/memory"
+	"github.com/ebb-vmm/ebb/machine/plain"
 )
 
 // ErrMigrating is returned for what can't be done while the guest is migrated.
@@ -95,7 +96,7 @@ func (o *Outgoing) Describe() (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	rehearse(s)
+	plain.Marshal(s) // the first time takes longer, and is not to be in Save
 	return json.Marshal(o.m.describe(traits))
 }
 
@@ -259,15 +260,15 @@ func (o *Outgoing) nap(end <-chan struct{}, length time.Duration) {
 	}
 }
 
-// machineState is all that migrates of a machine but memory.
+// machineState is all that migrates of a machine but memory. It travels as package plain has it.
 type machineState struct {
-	KVM     kvmState     `json:"kvm"`
-	Devices devicesState `json:"devices"`
+	KVM     kvmState
+	Devices devicesState
 }
 
 // Save returns the state, and marks what saving it and the devices' rings have changed of memory: a pass over
 // that comes after it. Preconditions: Stop was called, and the disks are held with nothing in flight.
-func (o *Outgoing) Save() (json.RawMessage, error) {
+func (o *Outgoing) Save() ([]byte, error) {
 	for _, a := range o.disks {
 		if s, ok := a.device.Stats(); ok && s.Kept > 0 {
 			return nil, fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", a.disk.cfg.ID)
@@ -288,7 +289,7 @@ func (o *Outgoing) Save() (json.RawMessage, error) {
 	for _, a := range o.disks {
 		a.transport.MarkRings()
 	}
-	return json.Marshal(s)
+	return plain.Marshal(s), nil
 }
 
 // SaveAhead returns what Incoming.Prepare can do before the guest stands. The guest runs.

@@ -164,8 +164,9 @@ type incoming struct {
 	session string
 	streams []*wire.Conn
 
-	files fileWriter
-	owner bool // the images are this side's
+	files    fileWriter
+	prepared bool // AHEAD came
+	owner    bool // the images are this side's
 }
 
 // receive takes one migration from HELLO to RUNNING.
@@ -384,9 +385,10 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 	case wire.File:
 		return false, in.files.write(f.body)
 	case wire.Ahead:
-		if *loaded {
+		if in.prepared || !in.files.complete() {
 			return false, wrong
 		}
+		in.prepared = true
 		return false, in.machine.Prepare(f.body)
 	case wire.Handover:
 		if in.owner || *loaded {
@@ -409,7 +411,7 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 		}
 		return false, in.conn.Send(wire.Given, nil)
 	case wire.State:
-		if !in.owner || *loaded || !in.files.complete() {
+		if !in.prepared || !in.owner || *loaded {
 			return false, wrong
 		}
 		if err := in.load(ctx, f.body, marks); err != nil {

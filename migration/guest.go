@@ -33,7 +33,7 @@ type Guest interface {
 	Throttle(percent int) // slows the vCPUs down
 	Stop() error          // returns when no vCPU runs
 	Resume()
-	Save() (json.RawMessage, error) // the state of a stopped guest with drained disks, all but memory
+	Save() ([]byte, error) // the state of a stopped guest with drained disks, all but memory
 
 	Over() <-chan struct{} // closed when the guest ends by itself
 	Leave()                // it runs elsewhere now
@@ -84,7 +84,7 @@ type Incoming interface {
 	GiveBack() error
 
 	Prepare(ahead json.RawMessage) error // what takes time and needs no stop
-	Load(machine json.RawMessage) error  // everything that can fail
+	Load(machine []byte) error           // everything that can fail
 	Run()                                // what can't
 	Discard()                            // nothing of it remains
 }

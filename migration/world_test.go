@@ -192,13 +192,13 @@ func (g *fakeGuest) Stop() error {
 	return g.step("stop")
 }
 func (g *fakeGuest) Resume() { g.run("source") }
-func (g *fakeGuest) Save() (json.RawMessage, error) {
+func (g *fakeGuest) Save() ([]byte, error) {
 	for _, d := range g.disks {
 		if n := d.(*fakeDisk).Sample().InFlight; n > 0 {
 			g.t.Errorf("saved with %d requests in flight", n)
 		}
 	}
-	return json.RawMessage(g.state), g.step("save")
+	return []byte(g.state), g.step("save")
 }
 func (g *fakeGuest) SaveAhead() json.RawMessage { return json.RawMessage(`{}`) }
 func (g *fakeGuest) Over() <-chan struct{}      { return g.over }
@@ -322,7 +322,7 @@ func (i *fakeIncoming) TakeOver() error {
 func (i *fakeIncoming) GiveBack() error {
 	return errors.Join(i.step("give back"), i.each(i.owner, false))
 }
-func (i *fakeIncoming) Load(m json.RawMessage) error {
+func (i *fakeIncoming) Load(m []byte) error {
 	i.state = string(m)
 	return i.step("load")
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/cli/control"
+	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
 // movable is a guest with a disk in use and one whose storage can hang, which is to be
@@ -281,7 +282,7 @@ func (g *movable) hangs(t *testing.T, good []string) {
 
 // notAMigration is what others send to the port.
 func notAMigration() map[string][]byte {
-	preamble := []byte("ebb-mig\x01")
+	preamble := append([]byte("ebb-mig"), wire.Version)
 	huge := make([]byte, 12)
 	huge[0] = 1 // HELLO
 	binary.LittleEndian.PutUint32(huge[4:], 1<<32-1)

@@ -19,7 +19,7 @@ import (
 )
 
 // Version is the protocol's. Both sides must have the same.
-const Version = 1
+const Version = 2
 
 // preamble opens a connection, in both directions: eight bytes, the last of which is Version.
 var preamble = [8]byte{'e', 'b', 'b', '-', 'm', 'i', 'g', Version}
@@ -40,7 +40,7 @@ const (
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
 	Given                    // D: they are free
-	State                    // S: 4 bytes, the number of the marks behind the last of memory; then the machine's state, JSON
+	State                    // S: 4 bytes, the number of the marks behind the last of memory; then the machine's state
 	Loaded                   // D: only entering the guest is left to do
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON

@@ -49,7 +49,7 @@ func TestOpen(t *testing.T) {
 		is         error
 	}{
 		{"GET / HT", "", ErrForeign},
-		{"ebb-mig\x02", "version 2 of the migration protocol and this one 1", VersionError{2}},
+		{"ebb-mig\x01", "version 1 of the migration protocol and this one 2", VersionError{1}},
 		{"ebb-mig", "EOF", nil},
 	} {
 		a, b := net.Pipe()
