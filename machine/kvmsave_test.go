@@ -87,7 +87,7 @@ func (r *rig) move(cfg Config) *rig {
 }
 
 // same compares two states, byte by byte.
-func same(t testing.TB, what string, a, b kvmState) {
+func same(t testing.TB, what string, a, b any) {
 	t.Helper()
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)
@@ -106,6 +106,11 @@ func same(t testing.TB, what string, a, b kvmState) {
 // withoutClocks blanks what goes on while a guest stands still.
 func withoutClocks(t testing.TB, state []byte) kvmState {
 	s := decode(t, state)
+	s.stopClocks()
+	return s
+}
+
+func (s *kvmState) stopClocks() {
 	for i := range s.Controllers.PIT.Channels {
 		s.Controllers.PIT.Channels[i].CountLoadTime = 0
 	}
@@ -113,7 +118,6 @@ func withoutClocks(t testing.TB, state []byte) kvmState {
 	for i := range s.Clocks.CPUs {
 		s.Clocks.CPUs[i].TSC = 0
 	}
-	return s
 }
 
 func TestSaveLoadSave(t *testing.T) {

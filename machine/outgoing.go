@@ -274,22 +274,27 @@ func (o *Outgoing) Save() ([]byte, error) {
 			return nil, fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", a.disk.cfg.ID)
 		}
 	}
-	var s machineState
-	var err error
-	o.m.mu.Lock()
-	s.Devices, err = o.hw.saveDevices()
-	o.m.mu.Unlock()
+	s, err := o.m.save(o.hw)
 	if err != nil {
-		return nil, err
-	}
-	s.Devices.Groups = o.m.saveGroups()
-	if s.KVM, err = o.hw.saveKVM(); err != nil {
 		return nil, err
 	}
 	for _, a := range o.disks {
 		a.transport.MarkRings()
 	}
 	return plain.Marshal(s), nil
+}
+
+// save returns the state of its hardware. Preconditions: as of saveDevices and saveKVM, but for the lock.
+func (m *Machine) save(hw *hardware) (s machineState, err error) {
+	m.mu.Lock()
+	s.Devices, err = hw.saveDevices()
+	m.mu.Unlock()
+	if err != nil {
+		return s, err
+	}
+	s.Devices.Groups = m.saveGroups()
+	s.KVM, err = hw.saveKVM()
+	return s, err
 }
 
 // SaveAhead returns what Incoming.Prepare can do before the guest stands. The guest runs.

@@ -1,0 +1,104 @@
+package machine
+
+import (
+	"io"
+	"log/slog"
+	"testing"
+
+	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/machine/plain"
+)
+
+// A whole machine is moved, several times: each has the state that it was given, and its guest goes on.
+func TestMachineMoves(t *testing.T) {
+	disks := diskImages(t, 3)
+	disks[0].Limits = aio.Limits{IOPS: aio.Rate{PerSecond: 1000}}
+	disks[1].Limits, disks[1].Group = disks[0].Limits, "group"
+	r := prepare(t, Config{CPUs: 2, Disks: disks[:2], HotplugSlots: 2}, watchClocks)
+	r.add(disks[2])
+	r.run()
+	r.moves(counterAddr, 0)
+	for i, a := range r.hw.devices() {
+		bringUp(t, r.hw, a, uint64(0x400000+i<<16))
+	}
+	r.hw.ports.Write(portCMOS, []byte{0x40})
+	r.hw.ports.Write(portCMOS+1, []byte{0x99})
+	r.hw.ports.Write(portSerial+7, []byte{0x55})
+	r.hw.ports.Write(portPCI, word(1<<31|31<<11))
+	r.hw.resumedDevices() // as they all are once they have moved
+	for range 2 {
+		count := r.number(counterAddr)
+		n, in, sent, again := r.away(disks)
+		sent.KVM.stopClocks()
+		again.KVM.stopClocks()
+		same(t, "moving", sent, again)
+		in.Go()
+		r.ends(Migrated, "")
+		n.moves(counterAddr, count)
+		r = n
+	}
+}
+
+// away takes the guest to another machine, where it stands yet, step by step as package migration does. It returns
+// what was saved here, and what the other saves.
+func (r *rig) away(disks []Disk) (n *rig, in *Incoming, sent, again machineState) {
+	r.Helper()
+	check := func(err error) {
+		r.Helper()
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
+	out, err := r.BeginMigration()
+	check(err)
+	defer out.End()
+	description, err := out.Describe()
+	check(err)
+	n = &rig{TB: r.TB, console: newConsole(), done: make(chan struct{})}
+	in, err = NewIncoming(Config{Console: n.console, Log: slog.New(slog.NewTextHandler(r.Output(), nil))}, description,
+		func(id, _ string) (string, error) { return disks[id[0]-'a'].Path, nil })
+	check(err)
+	n.Machine = in.Machine
+	go func() {
+		defer close(n.done)
+		n.end, n.err = in.Wait()
+	}()
+	r.Cleanup(func() {
+		n.Stop()
+		n.wait()
+		if err := in.Close(); err != nil {
+			r.Error(err)
+		}
+	})
+	for _, d := range out.Disks() {
+		check(d.Image.OfferReservation())
+	}
+	check(in.Reserve())
+	for _, f := range out.BootFiles() {
+		w, err := in.File(f.Name, f.Size)
+		check(err)
+		_, err = io.Copy(w, f.Content)
+		check(err)
+	}
+	check(in.Prepare(out.SaveAhead()))
+	for _, d := range out.Disks() {
+		d.Device.SetDrainWindow(0)
+		check(d.Device.Idle(r.Context()))
+		check(d.Device.Sync(r.Context()))
+		check(d.Image.ReleaseOwner())
+	}
+	check(in.TakeOver())
+	out.Stop()
+	state, err := out.Save()
+	check(err)
+	check(plain.Unmarshal(state, &sent))
+	for i, region := range out.Memory() {
+		copy(in.Memory()[i].Bytes, region.Bytes)
+	}
+	check(in.Load(state))
+	saved, err := in.save(in.hw)
+	check(err)
+	check(plain.Unmarshal(plain.Marshal(saved), &again))
+	out.Leave()
+	return n, in, sent, again
+}
