@@ -40,34 +40,43 @@ type guest interface {
 
 // console is the host's end of the guest's console.
 type console struct {
+	stdio   bool
 	restore func()             // gives the terminal back; any goroutine, more than once
 	finish  func(started bool) // undoes what was opened; with started false nothing remains of it
 }
 
-// connect opens the host's end. others are the files the guest is made of, by
+// connect opens the host's end for the guest's output. others are the files the guest is made of, by
 // option: the console must not be one of them.
-func (s consoleSpec) connect(out *lateWriter, g guest, others []namedFile, log *slog.Logger) (console, error) {
-	nothing := func() {}
+func (s consoleSpec) connect(out *lateWriter, others []namedFile) (console, error) {
+	c := console{stdio: s.stdio, restore: func() {}, finish: func(bool) {}}
 	switch {
 	case s.stdio:
-		restore, err := rawTerminal(os.Stdin)
-		if err != nil {
-			return console{}, fmt.Errorf("--console stdio: %w", err)
-		}
 		out.Writer = os.Stdout
-		go typeInput(os.Stdin, isTerminal(os.Stdin), g, time.Second, log)
-		return console{restore: restore, finish: func(bool) { restore() }}, nil
 	case s.file != "":
 		f, err := openConsoleFile(s.file, others)
 		if err != nil {
 			return console{}, err
 		}
-		out.Writer = f
-		return console{restore: nothing, finish: f.finish}, nil
+		out.Writer, c.finish = f, f.finish
 	default:
 		out.Writer = io.Discard
-		return console{restore: nothing, finish: func(bool) {}}, nil
 	}
+	return c, nil
+}
+
+// listen passes on what is typed from now on. That doesn't end before the process does: only for a guest that
+// is certain to run.
+func (c *console) listen(g guest, log *slog.Logger) error {
+	if !c.stdio {
+		return nil
+	}
+	restore, err := rawTerminal(os.Stdin)
+	if err != nil {
+		return fmt.Errorf("--console stdio: %w", err)
+	}
+	c.restore, c.finish = restore, func(bool) { restore() }
+	go typeInput(os.Stdin, isTerminal(os.Stdin), g, time.Second, log)
+	return nil
 }
 
 // typedAhead is how much may be typed before the guest listens, in reads of up

@@ -217,3 +217,34 @@ func TestConsoleFileUndone(t *testing.T) {
 		}
 	}
 }
+
+// A VM that comes and is then refused has taken no key from the one after it.
+func TestConsoleReadsOnlyWhenItListens(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	stdin := os.Stdin
+	os.Stdin = r
+	defer func() { os.Stdin = stdin }()
+	refused, err := consoleSpec{stdio: true}.connect(&lateWriter{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("x"); err != nil {
+		t.Fatal(err)
+	}
+	refused.finish(false)
+	c, err := consoleSpec{stdio: true}.connect(&lateWriter{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := listening(1)
+	if err := c.listen(g, quiet); err != nil {
+		t.Fatal(err)
+	}
+	defer c.finish(true)
+	eventually(t, "the key to arrive", func() bool { got, _ := g.state(); return got == "x" })
+}

@@ -200,7 +200,7 @@ func (h *incomingHost) Prepare(name string, memory []ram.Region, from json.RawMe
 	for _, d := range in.Disks() {
 		files = append(files, namedFile{"disk " + d.ID, d.Path})
 	}
-	if vm.terminal, err = h.console.connect(&h.out, in, files, h.log); err != nil {
+	if vm.terminal, err = h.console.connect(&h.out, files); err != nil {
 		err = errors.Join(err, in.Discard())
 		place.Release()
 		return nil, err
@@ -239,6 +239,9 @@ func (v *incoming) Discard() {
 
 // follow waits for the guest's end.
 func (v *incoming) follow(signals <-chan os.Signal) error {
+	if err := v.terminal.listen(v.Machine, v.host.log); err != nil {
+		v.host.log.Warn("nothing can be typed", "err", err)
+	}
 	defer endOnSignals(signals, v.Machine, v.terminal.restore)()
 	end, err := v.Wait()
 	v.server.Finish(endText(end, err))

@@ -100,8 +100,11 @@ func runMachine(cfg machine.Config, spec consoleSpec, place *control.Place) erro
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(signals)
-	console, err := spec.connect(&out, m, files(cfg), cfg.Log)
+	console, err := spec.connect(&out, files(cfg))
 	if err != nil {
+		return err
+	}
+	if err := console.listen(m, cfg.Log); err != nil {
 		return err
 	}
 	defer endOnSignals(signals, m, console.restore)()
