@@ -136,3 +136,22 @@ func BenchmarkAttach(b *testing.B) {
 		})
 	}
 }
+
+// Room for disks that are to come is made before they come, and given up when none are expected any more.
+func TestExpect(t *testing.T) { eachEngine(t, testExpect) }
+
+func testExpect(t *testing.T, cfg Config) {
+	e := newTestEngine(t, cfg)
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	for _, c := range []struct{ expected, capacity, demand int }{{1000, 1000, 100}, {150, 200, 200}, {0, 300, 300}, {1000, 1000, 400}, {0, 500, 500}} {
+		e.Expect(c.expected)
+		g := newGuest(t)
+		port(t, e, PortConfig{Name: "disk", FD: fd, Queues: []Queue{g}, Demand: 100})
+		if s := e.Stats(); s.Capacity != c.capacity || s.Demand != c.demand {
+			t.Errorf("expecting %d: capacity %d for a demand of %d, want %d for %d", c.expected, s.Capacity, s.Demand, c.capacity, c.demand)
+		}
+		if a := g.do(rw(Read, 0, 0, make([]byte, 512))); a.err != 0 || a.n != 512 {
+			t.Errorf("%v", a)
+		}
+	}
+}

@@ -11,7 +11,7 @@ const (
 
 // capacityFor is the engine's number of credits, the most requests in flight over all ports:
 //
-//	demand   = Σ over attached ports of PortConfig.Demand
+//	demand   = Σ over attached ports of PortConfig.Demand; at least what Expect has announced
 //	capacity = min(max(demand, 64), limit)        1 ≤ limit = Config.MaxCapacity ≤ 32768
 //
 // Each credit is backed by the real thing:
@@ -30,6 +30,19 @@ func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
 
+// Expect makes the room for ports that are to come, now rather than when each is attached: the capacity is at least
+// what a demand of so much makes it, until it is called with 0. Any goroutine; it doesn't wait.
+func (e *Engine) Expect(demand int) {
+	slots := newChunks(min(demand, e.limit))
+	e.mail.post(func() {
+		if e.closing {
+			return
+		}
+		e.expected, e.slots.spare = demand, slots
+		e.resize()
+	})
+}
+
 // resize fits the engine to the attached ports. When it shrinks below what is in flight,
 // nothing is popped until completions have brought it down.
 func (e *Engine) resize() {
@@ -37,7 +50,7 @@ func (e *Engine) resize() {
 	for p := range e.ports {
 		demand += p.demand
 	}
-	e.capacity = capacityFor(demand, e.limit)
+	e.capacity = capacityFor(max(demand, e.expected), e.limit)
 	e.backed = 0 // the backend is told of every file that comes or goes
 	e.fit()
 	e.divide()

@@ -20,7 +20,7 @@ func (e *Engine) verify() {
 	}
 	assert(inFlight == e.inFlight, "ports have %d requests in flight, the engine %d", inFlight, e.inFlight)
 	assert(e.slots.used == e.inFlight, "%d slots are in use for %d requests", e.slots.used, e.inFlight)
-	assert(e.capacity == capacityFor(demand, e.limit), "capacity %d with a demand of %d", e.capacity, demand)
+	assert(e.capacity == capacityFor(max(demand, e.expected), e.limit), "capacity %d with a demand of %d", e.capacity, demand)
 	assert(writtenOff == e.writtenOff, "ports have %d requests written off, the engine %d", writtenOff, e.writtenOff)
 	assert(setAside == e.setAside, "%d credits are set aside, the ports' reserves say %d", e.setAside, setAside)
 	assert(lent == e.lent, "%d credits are lent, the ports' shares say %d", e.lent, lent)

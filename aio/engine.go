@@ -46,6 +46,7 @@ type Engine struct {
 	timed []*limiter // those that wait for a time to come
 
 	// Credits: share.go.
+	expected   int // demand of ports to come
 	capacity   int
 	backed     int   // what the slots and the backend are made for; at least capacity + writtenOff
 	inFlight   int   // requests that have been popped and not completed

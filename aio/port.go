@@ -152,7 +152,10 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 		return nil, fmt.Errorf("aio: attach disk %s: %w", cfg.Name, err)
 	}
 	p := newPort(e, cfg, bounce)
-	slots := newChunks(min(cfg.Demand, e.limit) + slotChunk)
+	var slots []*chunk
+	if s := &e.stats; s.demand.Load()+int64(cfg.Demand) > s.capacity.Load() {
+		slots = newChunks(min(cfg.Demand, e.limit) + slotChunk)
+	} // else they are there
 	attached := make(chan bool, 1)
 	attach := func() {
 		e.slots.spare = slots

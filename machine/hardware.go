@@ -289,6 +289,16 @@ func (h *hardware) pause(ctx context.Context) error {
 	return nil
 }
 
+// demand is what the ports of the disks given at start will have.
+func (h *hardware) demand() (n int) {
+	for _, a := range h.disks {
+		for _, size := range a.device.QueueSizes() {
+			n += int(size)
+		}
+	}
+	return n
+}
+
 func (h *hardware) resume() {
 	h.gate.set(running) // first: what the disks do the guest need not stand for
 	for _, d := range h.devices() {

@@ -110,6 +110,7 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	if in.hw, err = newHardware(m); err != nil {
 		return err
 	}
+	m.engine.Expect(in.hw.demand())
 	if err := in.hw.rehearse(); err != nil {
 		return errors.Join(err, in.hw.close())
 	}
@@ -206,6 +207,7 @@ func (in *Incoming) Go() {
 	defer in.mu.Unlock()
 	in.paused, in.arriving, in.reason = false, false, ""
 	in.hw.resume()
+	in.engine.Expect(0)
 }
 
 // Uncommitted keeps a loaded guest from running, because it may run at the source: which gets its

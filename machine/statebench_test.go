@@ -90,5 +90,6 @@ func newBenchHost(b *testing.B, mem *virtiotest.Memory, images []Disk) (*stateHo
 		}
 		r.m.disks, r.h.disks = append(r.m.disks, d), append(r.h.disks, a)
 	}
+	r.m.engine.Expect(r.h.demand())
 	return r, hosts
 }
