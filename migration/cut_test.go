@@ -176,7 +176,7 @@ func TestSecondSource(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	w := newWorld(t, "vda")
 	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{}, func(address string) string {
-		for _, said := range []string{"GET / HTTP/1.1\r\n\r\n", "", "ebb-mig\x01" + string(make([]byte, 100)), "ebb-mig\x01\x01\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00", "ebb-mig\x09"} {
+		for _, said := range []string{"GET / HTTP/1.1\r\n\r\n", "", "ebb-mig\x02" + string(make([]byte, 100)), "ebb-mig\x02\x01\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00", "ebb-mig\x09"} {
 			c, err := net.Dial("tcp", address)
 			if err != nil {
 				t.Fatal(err)

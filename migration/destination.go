@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-vmm/ebb/migration/ram"
@@ -165,8 +166,9 @@ type incoming struct {
 	streams []*wire.Conn
 
 	files    fileWriter
-	prepared bool // AHEAD came
-	owner    bool // the images are this side's
+	prepared bool        // AHEAD came
+	owner    bool        // the images are this side's
+	complete atomic.Bool // memory is, so that nothing more is expected on its connections
 }
 
 // receive takes one migration from HELLO to RUNNING.
@@ -242,7 +244,7 @@ func (in *incoming) prepare(h *hello) error {
 		in.machine.Discard()
 		return err
 	}
-	in.memory = ram.NewReceiver(regions)
+	in.memory = ram.NewReceiver(regions, h.Streams)
 	in.files = fileWriter{machine: in.machine, list: h.Files}
 	return nil
 }
@@ -303,7 +305,6 @@ type frame struct {
 func (in *incoming) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	marks := make(chan uint32, len(in.streams))
 	frames, end := make(chan frame), make(chan struct{})
 	var reading sync.WaitGroup
 	defer reading.Wait()
@@ -316,12 +317,9 @@ func (in *incoming) follow(ctx context.Context) error {
 	}()
 	for i, s := range in.streams {
 		reading.Go(func() {
-			mark, err := in.memory.Stream(s, i, len(in.streams))
-			if err != nil {
+			if err := in.memory.Stream(s, i); !in.complete.Load() {
 				cancel(fmt.Errorf("a connection for memory: %w", cause(err)))
-				return
 			}
-			marks <- mark
 		})
 	}
 	ended := make(chan struct{}) // no other frame comes
@@ -369,7 +367,7 @@ func (in *incoming) follow(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 		}
-		done, err := in.handle(ctx, f, marks, &loaded)
+		done, err := in.handle(f, &loaded)
 		if done || err != nil {
 			return err
 		}
@@ -377,7 +375,7 @@ func (in *incoming) follow(ctx context.Context) error {
 }
 
 // handle does what one frame says, and reports whether the guest runs.
-func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, loaded *bool) (done bool, err error) {
+func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 	wrong := fmt.Errorf("the source sent %v, which is not its to send now", f.typ)
 	switch f.typ {
 	case wire.Abort:
@@ -414,7 +412,7 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 		if !in.prepared || !in.owner || *loaded {
 			return false, wrong
 		}
-		if err := in.load(ctx, f.body, marks); err != nil {
+		if err := in.load(f.body); err != nil {
 			return false, err
 		}
 		*loaded = true
@@ -433,22 +431,15 @@ func (in *incoming) handle(ctx context.Context, f frame, marks <-chan uint32, lo
 	return false, wrong
 }
 
-// load waits for the last of memory and loads the state.
-func (in *incoming) load(ctx context.Context, body []byte, marks <-chan uint32) error {
+// load loads the state, for which memory must be complete.
+func (in *incoming) load(body []byte) error {
 	if len(body) < 4 {
 		return fmt.Errorf("a state of %d bytes", len(body))
 	}
-	mark := binary.LittleEndian.Uint32(body)
-	for range in.streams {
-		select {
-		case m := <-marks:
-			if m != mark {
-				return fmt.Errorf("memory ends with mark %d and the state says %d", m, mark)
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if mark := binary.LittleEndian.Uint32(body); !in.memory.Complete(mark) {
+		return fmt.Errorf("memory doesn't end with mark %d, as the state says", mark)
 	}
+	in.complete.Store(true)
 	if err := in.machine.Load(body[4:]); err != nil {
 		return fmt.Errorf("the state can't be loaded: %w", err)
 	}

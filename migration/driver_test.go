@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ebb-vmm/ebb/migration/drain"
+	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
 // The whole way, with every policy: the guest's memory and state arrive, once.
@@ -70,6 +72,56 @@ func TestFailuresBeforeCommit(t *testing.T) {
 				w.atSource()
 			})
 		}
+	}
+}
+
+// timed notes its deadlines for reading.
+type timed struct {
+	net.Conn
+	until []time.Time
+}
+
+func (c *timed) SetReadDeadline(t time.Time) error {
+	c.until = append(c.until, t)
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Who waits for an answer doesn't do so for ever, and leaves no deadline for what comes later.
+func TestAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer := make(chan error, 1)
+	go func() {
+		there, err := l.Accept()
+		if err != nil {
+			peer <- err
+			return
+		}
+		defer there.Close()
+		p, err := wire.Open(there, patience)
+		if err == nil {
+			err = p.Send(wire.Joined, nil)
+		}
+		peer <- err
+	}()
+	here, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	c := &timed{Conn: here}
+	w, err := wire.Open(c, patience)
+	if err == nil {
+		err = answer(w, wire.Joined, nil)
+	}
+	if err := errors.Join(err, <-peer); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.until); n != 2 || c.until[0].IsZero() || !c.until[1].IsZero() {
+		t.Errorf("deadlines %v", c.until)
 	}
 }
 

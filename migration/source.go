@@ -268,8 +268,6 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	if d.control, err = d.open(ctx); err != nil {
 		return Event{}, err
 	}
-	answers := func(limit time.Duration) { _ = d.control.SetReadDeadline(time.Now().Add(limit)) }
-	answers(answerLimit)
 	files := d.guest.Files()
 	defer closeFiles(files)
 	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
@@ -280,7 +278,7 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		return Event{}, d.lost(err)
 	}
 	var a accept
-	if err := d.control.Expect(wire.Accept, &a); err != nil {
+	if err := answer(d.control, wire.Accept, &a); err != nil {
 		return Event{}, d.refused(err)
 	}
 	if err := d.guest.Check(a.Machine); err != nil {
@@ -293,12 +291,11 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		if streams[i], err = d.open(ctx); err != nil {
 			return Event{}, err
 		}
-		_ = streams[i].SetReadDeadline(time.Now().Add(answerLimit))
 		asked := time.Now()
 		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
 			return Event{}, d.lost(err)
 		}
-		if err := streams[i].Expect(wire.Joined, nil); err != nil {
+		if err := answer(streams[i], wire.Joined, nil); err != nil {
 			return Event{}, d.refused(err)
 		}
 		trip = min(trip, time.Since(asked))
@@ -315,11 +312,10 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	if err := d.control.Send(wire.Offered, nil); err != nil {
 		return Event{}, d.lost(err)
 	}
-	if err := d.control.Expect(wire.Reserved, nil); err != nil {
+	if err := answer(d.control, wire.Reserved, nil); err != nil {
 		return Event{}, d.refused(err)
 	}
 	trip = min(trip, time.Since(asked))
-	_ = d.control.SetReadDeadline(time.Time{})
 	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
 	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
 	d.tasks.Go(d.listen)
@@ -327,6 +323,13 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		return Event{}, d.unsent(err)
 	}
 	return Event{Trip: trip}, nil
+}
+
+// answer waits for a frame, no longer than answerLimit; what comes after it may take as long as it does.
+func answer(c *wire.Conn, t wire.Type, out any) error {
+	_ = c.SetReadDeadline(time.Now().Add(answerLimit))
+	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	return c.Expect(t, out)
 }
 
 // open makes a connection that ends with the migration.

@@ -4,7 +4,8 @@
 //	   ▲                   chunk 1, 5, 9 … ─▶ stream 1 ─▶ ├─▶ guest memory of the destination
 //	 guest, devices        ...                         ─▶ ┘
 //
-// A pass sends every page that was dirty when it began. A page is always sent on the same stream,
+// A pass sends every page that was dirty when it began, and is over when the destination has answered that it
+// has them all: so what it took says how fast the link is, whatever the kernels on the way buffer. A page is always sent on the same stream,
 // so that an old copy never overtakes a newer one, and it is taken off the dirty log before it is
 // read, so that what is written meanwhile comes again. A page of zeroes is an entry in a table.
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
@@ -12,53 +13,72 @@ import (
 // Receiver is the destination's side.
 type Receiver struct {
 	regions []Region
-	written [][]uint64 // by region and page: not all zeroes, as far as is known; a word has one stream as its writer
+	written [][]uint64      // by region and page: not all zeroes, as far as is known; a word has one stream as its writer
+	marks   []atomic.Uint32 // by stream: the last
 }
 
-// NewReceiver receives into regions, which are all zeroes.
-func NewReceiver(regions []Region) *Receiver {
-	r := &Receiver{regions: regions}
+// NewReceiver receives into regions, which are all zeroes, from so many streams.
+func NewReceiver(regions []Region, streams int) *Receiver {
+	r := &Receiver{regions: regions, marks: make([]atomic.Uint32, streams)}
 	for _, g := range regions {
 		r.written = append(r.written, make([]uint64, words(g.pages())))
 	}
 	return r
 }
 
-// Stream receives from one connection, the nr-th of so many, until a mark comes whose number it returns. The other
-// streams may be received at the same time.
-func (r *Receiver) Stream(c *wire.Conn, nr, of int) (mark uint32, err error) {
-	in := in{Receiver: r, conn: c, nr: nr, of: of}
+// Stream receives from one connection, the nr-th, and answers the marks, until something is wrong with it or it
+// ends: it always returns an error. The other streams may be received at the same time.
+func (r *Receiver) Stream(c *wire.Conn, nr int) error {
+	in := in{Receiver: r, conn: c, nr: nr}
 	for {
 		h, err := c.Next()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		switch h.Type {
 		case wire.Pages:
-			if err := in.pages(h); err != nil {
-				return 0, err
-			}
+			err = in.pages(h)
 		case wire.Mark:
-			body, err := c.Payload(h)
-			if err != nil {
-				return 0, err
-			}
-			if len(body) != 4 {
-				return 0, fmt.Errorf("a %v of %d bytes", h.Type, len(body))
-			}
-			return binary.LittleEndian.Uint32(body), nil
+			err = in.mark(h)
 		default:
-			return 0, fmt.Errorf("%v on a connection for memory", h.Type)
+			err = fmt.Errorf("%v on a connection for memory", h.Type)
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// Complete reports whether every stream has come to this mark, and so all that was sent before is in memory.
+func (r *Receiver) Complete(mark uint32) bool {
+	for i := range r.marks {
+		if r.marks[i].Load() != mark {
+			return false
+		}
+	}
+	return true
 }
 
 // in is one stream's state.
 type in struct {
 	*Receiver
-	conn   *wire.Conn
-	nr, of int
-	table  [maxRuns * runSize]byte
+	conn  *wire.Conn
+	nr    int
+	table [maxRuns * runSize]byte
+}
+
+// mark answers the end of a pass.
+func (n *in) mark(h wire.Header) error {
+	body, err := n.conn.Payload(h)
+	if err != nil {
+		return err
+	}
+	next := n.marks[n.nr].Load() + 1
+	if len(body) != 4 || binary.LittleEndian.Uint32(body) != next {
+		return fmt.Errorf("%v %x where %d was expected", h.Type, body, next)
+	}
+	n.marks[n.nr].Store(next)
+	return n.conn.Send(wire.Mark, body)
 }
 
 // pages takes a Pages frame. Its content goes to guest memory straight away; whether it was damaged is known
@@ -123,7 +143,7 @@ func (n *in) place(r run) (region int, first uint64, memory []byte, err error) {
 		start := g.GPA / PageSize
 		if first := r.page - start; r.page >= start && first < g.pages() && uint64(r.pages) <= g.pages()-first {
 			for c := chunk + first/chunkPages; r.pages > 0 && c <= chunk+(first+uint64(r.pages)-1)/chunkPages; c++ {
-				if c%uint64(n.of) != uint64(n.nr) {
+				if c%uint64(len(n.marks)) != uint64(n.nr) {
 					return 0, 0, nil, fmt.Errorf("page %#x came on stream %d, which it doesn't belong to", r.page, n.nr)
 				}
 			}

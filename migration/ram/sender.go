@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/bits"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ type Sender struct {
 	limit   *rate.Limiter // bytes a second; nil: none
 
 	dirty [][]uint64 // by region: to be sent
-	marks uint32
+	mark  uint32     // of the last pass
 	sent  Sent
 }
 
@@ -73,8 +74,8 @@ type Result struct {
 	Left  uint64        // bytes that are dirty again
 }
 
-// Pass sends all that is dirty, while the guest runs. It is over when everything was handed to the
-// connections. ctx ends it early; the connections are useless then.
+// Pass sends all that is dirty, while the guest runs. It is over when the destination has it all.
+// ctx ends it early; the connections are useless then.
 func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	begin := time.Now()
 	if _, err := s.Collect(); err != nil {
@@ -88,17 +89,15 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	return Result{Bytes: n, Took: time.Since(begin), Left: left}, err
 }
 
-// Last sends the rest and a mark behind it on every stream, whose number it returns. The guest and
-// its devices write nothing any more.
+// Last sends the rest and returns the number of its mark. The guest and its devices write nothing any more.
 func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
 	begin := time.Now()
 	if _, err = s.Collect(); err != nil {
 		return 0, r, err
 	}
-	s.marks++
 	r.Bytes, err = s.send(ctx, true)
 	r.Took = time.Since(begin)
-	return s.marks, r, err
+	return s.mark, r, err
 }
 
 // Sent returns the sum over all passes. Not beside a pass.
@@ -109,11 +108,13 @@ func (s *Sender) send(ctx context.Context, last bool) (sum uint64, err error) {
 	errs := make([]error, len(s.streams))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.mark++
 	var sending sync.WaitGroup
 	for i, c := range s.streams {
 		sending.Go(func() {
 			o := &outs[i]
 			o.ctx, o.conn = ctx, c
+			defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })() // it need not wait for the peer
 			if !last {
 				o.limit = s.limit
 			}
@@ -161,10 +162,24 @@ func (s *Sender) stream(o *out, nr int, last bool) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	if last {
-		return o.conn.Send(wire.Mark, binary.LittleEndian.AppendUint32(nil, s.marks))
+	return s.confirm(o.conn)
+}
+
+// confirm waits until the destination has all that was sent on a stream.
+func (s *Sender) confirm(c *wire.Conn) error {
+	mark := binary.LittleEndian.AppendUint32(nil, s.mark)
+	if err := c.Send(wire.Mark, mark); err != nil {
+		return err
 	}
-	return nil
+	h, err := c.Next()
+	if err != nil {
+		return err
+	}
+	body, err := c.Payload(h)
+	if err == nil && (h.Type != wire.Mark || !bytes.Equal(body, mark)) {
+		err = fmt.Errorf("%v %x came where the answer to %v %x was expected", h.Type, body, wire.Mark, mark)
+	}
+	return err
 }
 
 // out gathers pages into frames for one stream.

@@ -40,17 +40,17 @@ const (
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
 	Given                    // D: they are free
-	State                    // S: 4 bytes, the number of the marks behind the last of memory; then the machine's state
+	State                    // S: 4 bytes, the number of the last mark; then the machine's state
 	Loaded                   // D: only entering the guest is left to do
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON
 	Abort                    // S or D: the end, before Commit; JSON
 
-	// Frames of a memory connection, all from the source but Joined.
-	Join   // which migration and which stream; JSON
+	// Frames of a memory connection.
+	Join   // S: which migration and which stream; JSON
 	Joined // D
-	Pages  // guest memory; see package ram
-	Mark   // end of a pass; 4 bytes, its number
+	Pages  // S: guest memory; see package ram
+	Mark   // S: end of a pass; D: and all of it is in memory; 4 bytes, its number
 )
 
 func (t Type) String() string {
