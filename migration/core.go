@@ -8,14 +8,14 @@ import (
 // Limits are what a user allows a migration.
 type Limits struct {
 	Downtime time.Duration // how long the vCPUs may stand
-	Stall    time.Duration // how long a disk may take no requests
+	Stall    time.Duration // how long a disk may take no requests, from the first that closes until the guest runs somewhere
 	Timeout  time.Duration // of all of it; 0: none
 	Force    bool          // at the timeout: go on and exceed the other two, instead of giving up
-	Offline  bool          // drain policy off: the disks are drained after the stop, however long it takes
+	Offline  bool          // drain policy off: the disks are drained after the stop, however long it takes, and the other two bound nothing after it
 }
 
 const (
-	// stateTime is taken for what the devices' state costs, until the first hand-over has shown it.
+	// stateTime is taken for what the devices' state costs, until it was saved.
 	stateTime = 3 * time.Millisecond
 
 	// commitLimit is how long the destination may take to say that the guest runs.
@@ -53,21 +53,22 @@ type Source struct {
 	throttle int // percent
 
 	// Hold and what leads there.
-	retries  int
-	retryAt  time.Duration
-	causes   []string // why each hold was missed
-	deadline time.Duration
-	drained  bool
-	handing  bool // Handover was asked for, and not taken back
-	ready    bool
-	leaving  bool // TakeBack was asked for
-	forced   bool
+	retries int
+	retryAt time.Duration
+	causes  []string      // why each hold was missed
+	until   time.Duration // --stall is over: by then the guest runs elsewhere, or all disks are open again
+	drained bool
+	handing bool // Handover was asked for, and not taken back
+	ready   bool
+	leaving bool // TakeBack was asked for
+	forced  bool
 
 	// Stop.
 	stopped   bool
 	stoppedAt time.Duration
 	closing   bool // CloseDisks was asked for
-	sending   bool
+	sending   bool // SendLast was, and has not ended; the guest may run again
+	loading   bool // SendState was
 
 	committedAt time.Duration
 
@@ -117,9 +118,8 @@ func (s *Source) Step(e Event) []Action {
 	case Setup:
 		if e.Kind == Accepted {
 			s.trip = e.Trip
-			if least := s.unavoidable(); least >= s.limits.Downtime && !s.limits.Force {
-				return s.fail(fmt.Errorf("a message to the destination and back takes %v, so that --downtime %v or more is required",
-					s.trip.Round(10*time.Microsecond), least.Round(time.Millisecond)+time.Millisecond))
+			if err := s.tooFar(); err != nil && !s.limits.Force {
+				return s.fail(err)
 			}
 			s.phase = Precopy
 			return []Action{{Do: TrackMemory}, {Do: SendPass}}
@@ -157,6 +157,10 @@ func (s *Source) copying(e Event) []Action {
 		return s.passed(e)
 	case Tick:
 		return s.tick(e)
+	}
+	if e.Kind == LastSent && s.sending { // of a stop that was given up
+		s.sending = false
+		return []Action{{Do: SendPass}}
 	}
 	if s.phase != Hold {
 		return nil
@@ -197,7 +201,7 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.phase = Stop
 		return append(acts, Action{Do: StopGuest})
 	}
-	if fits || s.unavoidable() >= s.limits.Downtime || float64(e.Left) <= throttleAbove*float64(e.Sent) {
+	if fits || s.unavoidable() >= s.room() || float64(e.Left) <= throttleAbove*float64(e.Sent) {
 		s.failing = 0 // or slowing the guest down would not help
 	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
 		s.failing = 0
@@ -211,8 +215,30 @@ func (s *Source) passed(e Event) (acts []Action) {
 	return append(acts, next)
 }
 
+// room is how long the vCPUs may stand: --downtime, and no longer than a drain leaves of --stall that takes all it may.
+func (s *Source) room() time.Duration {
+	if s.limits.Offline {
+		return s.limits.Downtime
+	}
+	return min(s.limits.Downtime, time.Duration((1-drainShare)*float64(s.limits.Stall)))
+}
+
 // fits reports whether stopping now would be in time, as far as memory and state are concerned.
-func (s *Source) fits() bool { return s.rate > 0 && s.Expected() <= s.limits.Downtime }
+func (s *Source) fits() bool { return s.rate > 0 && s.Expected() <= s.room() }
+
+// tooFar says what a destination requires from which messages alone take longer than there is room for.
+func (s *Source) tooFar() error {
+	least := s.unavoidable()
+	if least < s.room() {
+		return nil
+	}
+	option := "--downtime"
+	if least < s.limits.Downtime {
+		option, least = "--stall", time.Duration(float64(least)/(1-drainShare))
+	}
+	return fmt.Errorf("a message to the destination and back takes %v, so that %s %v or more is required",
+		s.trip.Round(10*time.Microsecond), option, least.Round(time.Millisecond)+time.Millisecond)
+}
 
 // tick looks at the time and the disks.
 func (s *Source) tick(e Event) []Action {
@@ -234,8 +260,7 @@ func (s *Source) tick(e Event) []Action {
 		case s.limits.Offline, s.forced:
 		case e.Drain.Ready && s.fits() && s.now >= s.retryAt:
 			s.phase, s.drained = Hold, false
-			// The first disk to close is to be open again in time, at one side or the other.
-			s.deadline = s.now + s.limits.Stall - min(s.Expected(), s.limits.Stall/2)
+			s.until = s.now + s.limits.Stall
 			return []Action{{Do: HoldDisks}}
 		}
 	case Hold:
@@ -243,7 +268,7 @@ func (s *Source) tick(e Event) []Action {
 		case s.leaving:
 		case e.Drain.Off:
 			return s.back() // and with the next quiet moment into Hold again
-		case e.Drain.Missed || s.now >= s.deadline:
+		case e.Drain.Missed || s.now+s.unavoidable() >= s.until:
 			return s.missed()
 		case e.Drain.Drained && !s.drained:
 			s.drained, s.handing = true, true
@@ -255,21 +280,26 @@ func (s *Source) tick(e Event) []Action {
 
 // missed gives a hold up whose bound has come.
 func (s *Source) missed() []Action {
-	why := "requests in flight"
 	switch {
-	case s.ready:
-		why = "memory dirtied too fast"
+	case s.ready && !s.fits():
+		s.retry("memory dirtied too fast")
 	case s.handing:
-		why = "the hand-over of the images"
+		s.retry("the hand-over of the images")
+	default:
+		s.retry("requests in flight")
 	}
-	s.causes = append(s.causes, why)
-	s.retryAt = s.now + min(firstBackOff<<min(s.retries, 10), lastBackOff)
-	s.retries++
 	if s.handing {
 		s.leaving = true
 		return []Action{{Do: TakeBack}}
 	}
 	return s.back()
+}
+
+// retry has the next hold wait.
+func (s *Source) retry(cause string) {
+	s.causes = append(s.causes, cause)
+	s.retryAt = s.now + min(firstBackOff<<min(s.retries, 10), lastBackOff)
+	s.retries++
 }
 
 // back is Hold's way to Ebb.
@@ -283,11 +313,13 @@ func (s *Source) reopen() []Action { return []Action{{Do: OpenDisks}} }
 // mayStop reports whether nothing is left to wait for, or nothing will be waited for. It is asked
 // after a pass, so that none is under way when the vCPUs stop and the last one has little to do.
 func (s *Source) mayStop() bool {
-	switch s.phase {
-	case Ebb:
+	switch {
+	case s.sending:
+		return false
+	case s.phase == Ebb:
 		return s.forced || s.limits.Offline && s.fits()
-	case Hold:
-		return s.ready && !s.leaving && s.fits()
+	case s.phase == Hold:
+		return s.ready && !s.leaving && s.fits() && s.now+s.Expected() <= s.until
 	}
 	return false
 }
@@ -318,9 +350,22 @@ func (s *Source) standing(e Event) []Action {
 		}
 		s.ready, s.sending = true, true
 		return []Action{{Do: SendLast}}
+	case LastSent:
+		if !s.sending || s.loading {
+			return nil
+		}
+		s.sending = false
+		if s.late(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
+			return append(s.goOn(), Action{Do: SendPass})
+		}
+		s.loading = true
+		return []Action{{Do: SendState}}
 	case Loaded:
-		if !s.sending {
+		switch {
+		case !s.loading:
 			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
+		case s.late(s.trip):
+			return s.fail(s.tooLate())
 		}
 		s.phase, s.committedAt = Commit, s.now
 		return []Action{{Do: SendCommit}}
@@ -328,12 +373,36 @@ func (s *Source) standing(e Event) []Action {
 		acts := s.fail(e.Err)
 		return append(acts, Action{Do: PauseGuest, Err: e.Err})
 	case Tick:
-		bounded := !s.limits.Offline && !s.forced
-		if s.stopped && bounded && s.now-s.stoppedAt >= s.limits.Downtime {
-			return s.fail(fmt.Errorf("the last of memory and state took longer than --downtime %v: allow more, or a faster network", s.limits.Downtime))
+		switch {
+		case s.loading && s.late(s.trip):
+			return s.fail(s.tooLate())
+		case s.sending && s.late(stateTime+2*s.trip):
+			return s.goOn()
 		}
 	}
 	return nil
+}
+
+// late reports whether the guest would run too late at the destination if that took so much longer.
+func (s *Source) late(rest time.Duration) bool {
+	return !s.limits.Offline && !s.forced && s.now+rest > min(s.stoppedAt+s.limits.Downtime, s.until)
+}
+
+// goOn gives up a stop whose bound comes before the state was sent: back to Hold and out of it. Later that
+// can't be, for a destination loads only once.
+func (s *Source) goOn() []Action {
+	s.retry("the last of memory and state")
+	s.phase, s.stopped, s.leaving = Hold, false, true
+	return []Action{{Do: ResumeGuest}, {Do: TakeBack}}
+}
+
+// tooLate names the limit that was first.
+func (s *Source) tooLate() error {
+	limit := fmt.Sprintf("--downtime %v", s.limits.Downtime)
+	if s.until < s.stoppedAt+s.limits.Downtime {
+		limit = fmt.Sprintf("--stall %v leaves for it", s.limits.Stall)
+	}
+	return fmt.Errorf("loading the state took the destination longer than %s: allow more", limit)
 }
 
 // fail ends the migration. Before Commit the guest goes on here; in Commit nobody may go on by himself.
@@ -369,6 +438,10 @@ func (s *Source) timedOut() error {
 	}
 	if why == "" {
 		why = "its disks never were as quiet as --stall wants"
+		if n := len(s.causes); n > 0 {
+			why = fmt.Sprintf("--stall %v or --downtime %v was over before the guest could go, %d times, the last time because of %s",
+				s.limits.Stall, s.limits.Downtime, n, s.causes[n-1])
+		}
 	}
 	return fmt.Errorf("not migrated within --timeout %v: %s", s.limits.Timeout, why)
 }

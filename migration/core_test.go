@@ -88,13 +88,13 @@ func parseLimits(t *testing.T, words []string) (l Limits) {
 
 var eventNames = map[string]EventKind{
 	"begin": Begin, "accepted": Accepted, "pass-done": PassDone, "tick": Tick, "drained": Drained, "destination-ready": DestinationReady,
-	"returned": Returned, "stopped": Stopped, "loaded": Loaded, "runs": Runs, "failed": Failed, "cancelled": Cancelled,
+	"returned": Returned, "stopped": Stopped, "last-sent": LastSent, "loaded": Loaded, "runs": Runs, "failed": Failed, "cancelled": Cancelled,
 	"reclaimed": Reclaimed, "owner-lost": OwnerLost,
 }
 
 var actionNames = [...]string{
 	Connect: "connect", TrackMemory: "track-memory", SendPass: "send-pass", HurryPass: "hurry-pass", Throttle: "throttle", BeginDrain: "begin-drain", HoldDisks: "hold-disks",
-	CloseDisks: "close-disks", HandOver: "hand-over", TakeBack: "take-back", OpenDisks: "open-disks", StopGuest: "stop-guest", SendLast: "send-last",
+	CloseDisks: "close-disks", HandOver: "hand-over", TakeBack: "take-back", OpenDisks: "open-disks", StopGuest: "stop-guest", SendLast: "send-last", SendState: "send-state",
 	SendCommit: "send-commit", Leave: "leave", Abandon: "abandon", ResumeGuest: "resume-guest", Reclaim: "reclaim", PauseGuest: "pause-guest", Strand: "strand",
 }
 

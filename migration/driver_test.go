@@ -189,6 +189,34 @@ func TestMissedHandOver(t *testing.T) {
 	w.atDestination()
 }
 
+// A stop that takes too long is undone, with the guest running here meanwhile, and tried again.
+func TestLateStop(t *testing.T) {
+	for name, limits := range map[string]Limits{
+		"downtime": {Downtime: 300 * time.Millisecond, Stall: patience},
+		"stall":    {Downtime: patience, Stall: 600 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "vda")
+			var once sync.Once
+			w.breakAt = func(s string) error {
+				if s == "save" {
+					once.Do(func() { time.Sleep(700 * time.Millisecond) }) // that is its slowness
+				}
+				return nil
+			}
+			limits.Timeout = patience
+			r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{Limits: limits}, nil)
+			if r.source != nil || len(r.report.Retries) == 0 || r.report.Retries[0] != "the last of memory and state" {
+				t.Fatalf("%v, retries %q", r.source, r.report.Retries)
+			}
+			if w.resumed == 0 {
+				t.Error("the guest did not go on meanwhile")
+			}
+			w.atDestination()
+		})
+	}
+}
+
 // An image that somebody else took while it was nobody's: the guest must not go on without it.
 func TestLostImage(t *testing.T) {
 	w := newWorld(t, "vda")

@@ -14,7 +14,7 @@ type Event struct {
 
 	Trip       time.Duration // Accepted: of a message there and back
 	Sent, Left uint64        // PassDone: bytes that were sent, and that are dirty again
-	Took       time.Duration // PassDone
+	Took       time.Duration // PassDone; LastSent: to save the state
 	Drain      Drain         // Tick
 	Err        error         // Failed, OwnerLost
 }
@@ -32,7 +32,8 @@ const (
 	DestinationReady                  // HandOver: the destination owns the images
 	Returned                          // TakeBack: the source does again
 	Stopped                           // StopGuest
-	Loaded                            // SendLast: nothing at the destination can fail any more
+	LastSent                          // SendLast
+	Loaded                            // SendState: nothing at the destination can fail any more
 	Runs                              // SendCommit: the guest runs there
 	Failed                            // the link, the other side, an action, or the guest's end
 	Cancelled                         // by the user
@@ -74,7 +75,8 @@ const (
 	TakeBack                      // get the owner locks back → Returned
 	OpenDisks                     // windows as before Hold; in Run as before the migration
 	StopGuest                     // the vCPUs → Stopped
-	SendLast                      // the last pass, the state → Loaded
+	SendLast                      // save the state; the last pass → LastSent
+	SendState                     // the state that was saved → Loaded
 	SendCommit                    // → Runs
 	Leave                         // the guest is gone: end
 	Abandon                       // tell the destination, close everything that belongs to the migration

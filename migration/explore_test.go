@@ -15,7 +15,7 @@ import (
 
 // anyEvent draws something that may happen, at whatever moment.
 func anyEvent(t *rapid.T, now time.Duration) Event {
-	kinds := []EventKind{Begin, Accepted, PassDone, PassDone, Tick, Tick, Tick, Drained, DestinationReady, Returned, Stopped, Loaded, Runs, Failed, Cancelled, Reclaimed, OwnerLost}
+	kinds := []EventKind{Begin, Accepted, PassDone, PassDone, Tick, Tick, Tick, Drained, DestinationReady, Returned, Stopped, LastSent, Loaded, Runs, Failed, Cancelled, Reclaimed, OwnerLost}
 	e := Event{Kind: rapid.SampledFrom(kinds).Draw(t, "event"), Now: now}
 	switch e.Kind {
 	case Failed, OwnerLost:
@@ -33,7 +33,7 @@ func anyEvent(t *rapid.T, now time.Duration) Event {
 
 // ledger follows the actions of one migration as a driver would carry them out.
 type ledger struct {
-	stopped, closed, handed, committed, left, abandoned bool
+	stopped, closed, handed, last, committed, left, abandoned bool
 }
 
 func (l *ledger) act(t *rapid.T, a Action, was Phase, e Event, limits Limits) {
@@ -65,13 +65,18 @@ func (l *ledger) act(t *rapid.T, a Action, was Phase, e Event, limits Limits) {
 		if !l.stopped || !l.closed || !l.handed {
 			t.Fatalf("the last of it is sent: %+v", *l)
 		}
+		l.last = true
+	case SendState:
+		if !l.last || !l.stopped || !l.closed || !l.handed {
+			t.Fatalf("the state is sent: %+v", *l)
+		}
 	case SendCommit:
 		if was != Stop || e.Kind != Loaded {
 			t.Fatal("a commit that nothing was loaded for")
 		}
 		l.committed = true
 	case ResumeGuest:
-		l.stopped = false
+		l.stopped, l.last = false, false
 	case Leave:
 		l.left = true
 	case Abandon:
@@ -155,7 +160,7 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 	}
 	key := func(n node) string {
 		s := n.s
-		return fmt.Sprint(s.phase, s.fits(), s.failing, s.throttle > 0, s.drained, s.handing, s.ready, s.leaving, s.forced, s.stopped, s.sending, s.err != nil, s.closing, s.retries > 0, n.now >= s.retryAt, n.now >= s.deadline, n.now-s.began >= limits.Timeout)
+		return fmt.Sprint(s.phase, s.fits(), s.failing, s.throttle > 0, s.drained, s.handing, s.ready, s.leaving, s.forced, s.stopped, s.sending, s.loading, s.err != nil, s.closing, s.retries > 0, n.now >= s.retryAt, n.now >= s.until, n.now-s.began >= limits.Timeout)
 	}
 	var events []Event
 	for _, kind := range eventNames {

@@ -7,7 +7,8 @@ package migration
 //	 ▲              │                   │                 │          missed             │ in flight 0, synced,
 //	 │              │                   │                 │ off, forced                 │ destination ready, RAM fits
 //	 │              ▼                   ▼                 ▼                             ▼
-//	 └──────── any failure, cancel, timeout ◀──────────────────────────────────────── Stop
+//	 └──────── any failure, cancel, timeout ◀──────────────────────────────────────── Stop ──▶ Hold, and from there to
+//	                                                                                    │      Ebb: late, State not sent
 //	                                                                                    │ Loaded
 //	                                     Gone ◀── Running ── Commit ◀───────────────────┘
 //	                                                           │ link lost: neither side runs, the user decides

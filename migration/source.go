@@ -82,6 +82,10 @@ type sourceDriver struct {
 	released   []Disk // whose owner locks were given away
 	offered    []Disk // whose reservations were
 
+	saving   sync.Mutex // held while the state is saved: the vCPUs must not run then
+	standing bool       // they don't; guarded by saving
+	state    []byte     // payload of STATE, from LastSent on
+
 	settled bool // after a failure: every lock is back, or lost
 	tracked bool
 	shown   time.Duration
@@ -239,9 +243,12 @@ func (d *sourceDriver) do(a Action) {
 			d.tasks.Go(func() { d.post(Event{Kind: Failed, Err: err}) })
 			return
 		}
+		d.stand(true)
 		d.step(Event{Kind: Stopped})
 	case SendLast:
-		d.task(Tick, d.last)
+		d.task(LastSent, d.last)
+	case SendState:
+		d.task(Tick, d.sendState)
 	case SendCommit:
 		if err := d.control.Send(wire.Commit, nil); err != nil {
 			d.step(Event{Kind: Failed, Err: err})
@@ -251,6 +258,7 @@ func (d *sourceDriver) do(a Action) {
 	case Abandon:
 		d.abandon(a.Err)
 	case ResumeGuest:
+		d.stand(false)
 		d.guest.Resume()
 	case Reclaim:
 		d.reclaim()
@@ -446,22 +454,48 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 	return Event{Sent: r.Bytes, Left: r.Left, Took: r.Took}, nil
 }
 
-// last sends the state and the rest of memory. The state comes first: saving it may change memory.
+// last saves the state and sends the rest of memory. The state comes first: saving it may change memory.
 func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 	d.report.ram.Lock()
 	defer d.report.ram.Unlock()
-	begin := d.now()
-	machine, err := d.guest.Save()
-	if err != nil {
+	machine, took, err := d.save()
+	switch {
+	case err != nil:
 		return Event{}, fmt.Errorf("saving the state: %w", err)
+	case machine == nil:
+		return Event{}, nil
 	}
-	saved := d.now()
 	mark, r, err := d.sender.Last(ctx)
 	if err != nil {
 		return Event{}, d.unsent(err)
 	}
-	d.report.last(d, r, saved-begin)
-	if err := d.control.Send(wire.State, append(binary.LittleEndian.AppendUint32(nil, mark), machine...)); err != nil {
+	d.report.last(d, r, took)
+	d.state = append(binary.LittleEndian.AppendUint32(nil, mark), machine...)
+	return Event{Took: took}, nil
+}
+
+// save returns the state, nil if the guest was let go on before.
+func (d *sourceDriver) save() (machine []byte, took time.Duration, err error) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	if !d.standing {
+		return nil, 0, nil
+	}
+	begin := d.now()
+	machine, err = d.guest.Save()
+	return machine, d.now() - begin, err
+}
+
+// stand notes whether the vCPUs stand, and waits for a save that is under way.
+func (d *sourceDriver) stand(standing bool) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	d.standing = standing
+}
+
+// sendState sends what last has saved.
+func (d *sourceDriver) sendState(context.Context) (Event, error) {
+	if err := d.control.Send(wire.State, d.state); err != nil {
 		return Event{}, d.unsent(err)
 	}
 	return Event{Kind: Tick}, nil

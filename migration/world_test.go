@@ -33,6 +33,7 @@ type world struct {
 	over    chan struct{}
 	left    bool
 	paused  string
+	resumed int // times
 	windows map[string]int
 	vcpus   int // throttle percent
 
@@ -70,6 +71,9 @@ func (w *world) run(side string) {
 		}
 	}
 	w.runner = side
+	if side == "source" {
+		w.resumed++
+	}
 }
 
 func (w *world) stop() {

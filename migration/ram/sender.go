@@ -89,7 +89,8 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	return Result{Bytes: n, Took: time.Since(begin), Left: left}, err
 }
 
-// Last sends the rest and returns the number of its mark. The guest and its devices write nothing any more.
+// Last sends the rest and returns the number of its mark. The guest and its devices write nothing any more; if they
+// go on nevertheless, because that took too long, what they write is on the log for the next Pass.
 func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
 	begin := time.Now()
 	if _, err = s.Collect(); err != nil {
