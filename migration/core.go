@@ -2,6 +2,7 @@ package migration
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -28,6 +29,11 @@ const (
 	// idlePass is the time between two passes when the next one would have little to do.
 	idlePass = 20 * time.Millisecond
 
+	// The link's rate is the highest of so many passes, as in BBR: no pass shows more than the link does,
+	// and one that looks through many pages of zeroes shows less. So does one that has little to send, most of whose time
+	// is the message back; it counts only if it raises the rate, or took so long that it matters.
+	ratePasses = 8
+
 	// A guest that dirties more than this part of what a pass sends, in two passes one after
 	// the other, is slowed down: first by throttleFirst percent, then by throttleMore more each time.
 	throttleAbove = 0.5
@@ -46,8 +52,10 @@ type Source struct {
 	began time.Duration
 
 	// RAM.
-	left     uint64  // bytes, after the last pass
-	rate     float64 // bytes a second; 0: not known
+	left     uint64              // bytes, after the last pass
+	rates    [ratePasses]float64 // bytes a second, of the latest passes that count
+	measured int
+	rate     float64 // the highest of them; 0: not known
 	trip     time.Duration
 	failing  int // passes in a row after which too much was dirty
 	throttle int // percent
@@ -189,9 +197,7 @@ func (s *Source) copying(e Event) []Action {
 // passed is the end of a pass over memory.
 func (s *Source) passed(e Event) (acts []Action) {
 	s.left = e.Left
-	if e.Took > 0 && e.Sent >= 1<<20 || s.rate == 0 {
-		s.rate = max(float64(e.Sent)/max(e.Took.Seconds(), 1e-6), 1<<20)
-	}
+	s.measure(e)
 	fits := s.fits()
 	if s.phase == Precopy && fits {
 		s.phase = Ebb
@@ -213,6 +219,20 @@ func (s *Source) passed(e Event) (acts []Action) {
 		next.After = idlePass
 	}
 	return append(acts, next)
+}
+
+// measure takes in how fast a pass was.
+func (s *Source) measure(e Event) {
+	if e.Wire == 0 || e.Took <= 0 {
+		return
+	}
+	rate := float64(e.Wire) / e.Took.Seconds()
+	if rate < s.rate && e.Took < s.room()/2 {
+		return
+	}
+	s.rates[s.measured%ratePasses] = rate
+	s.measured++
+	s.rate = slices.Max(s.rates[:])
 }
 
 // room is how long the vCPUs may stand: --downtime, and no longer than a drain leaves of --stall that takes all it may.

@@ -131,14 +131,13 @@ func parseEvent(words []string) (e Event, err error) {
 			e.Trip, err = time.ParseDuration(value)
 		case "took":
 			e.Took, err = time.ParseDuration(value)
-		case "sent", "left": // MiB
-			var n uint64
-			n, err = strconv.ParseUint(value, 10, 64)
-			if name == "sent" {
-				e.Sent = n << 20
-			} else {
-				e.Left = n << 20
-			}
+		case "sent":
+			e.Sent, err = parseSize(value)
+			e.Wire = e.Sent // unless that follows
+		case "wire":
+			e.Wire, err = parseSize(value)
+		case "left":
+			e.Left, err = parseSize(value)
 		default:
 			err = fmt.Errorf("no key %s", name)
 		}
@@ -147,6 +146,16 @@ func parseEvent(words []string) (e Event, err error) {
 		}
 	}
 	return e, nil
+}
+
+// parseSize reads MiB, or KiB with a k behind them.
+func parseSize(s string) (uint64, error) {
+	digits, isK := strings.CutSuffix(s, "k")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if isK {
+		return n << 10, err
+	}
+	return n << 20, err
 }
 
 // describe is "PHASE: ACTION ACTION".

@@ -27,13 +27,13 @@ func newCutter(t *testing.T, at wire.Type) *cutter {
 	return &cutter{t: t, at: at, gone: make(chan struct{})}
 }
 
-// through makes the link and returns its end at the source.
-func (c *cutter) through(destination string) string {
+// relay makes a link and returns its end at the source: made is called with both ends of each connection.
+func relay(t *testing.T, destination string, made func(a, b net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
-	c.t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
 			a, err := l.Accept()
@@ -45,14 +45,20 @@ func (c *cutter) through(destination string) string {
 				a.Close()
 				continue
 			}
-			c.mu.Lock()
-			c.conns = append(c.conns, a, b)
-			c.mu.Unlock()
-			go c.pass(a, b)
-			go c.pass(b, a)
+			made(a, b)
 		}
 	}()
 	return l.Addr().String()
+}
+
+func (c *cutter) through(destination string) string {
+	return relay(c.t, destination, func(a, b net.Conn) {
+		c.mu.Lock()
+		c.conns = append(c.conns, a, b)
+		c.mu.Unlock()
+		go c.pass(a, b)
+		go c.pass(b, a)
+	})
 }
 
 // pass lets frames pass in one direction.

@@ -14,7 +14,8 @@ type Event struct {
 
 	Trip       time.Duration // Accepted: of a message there and back
 	Sent, Left uint64        // PassDone: bytes that were sent, and that are dirty again
-	Took       time.Duration // PassDone; LastSent: to save the state
+	Wire       uint64        // PassDone: bytes on the wire
+	Took       time.Duration // PassDone: for those; LastSent: to save the state
 	Drain      Drain         // Tick
 	Err        error         // Failed, OwnerLost
 }

@@ -21,7 +21,7 @@ func anyEvent(t *rapid.T, now time.Duration) Event {
 	case Failed, OwnerLost:
 		e.Err = errors.New("trouble")
 	case PassDone:
-		e.Sent, e.Left, e.Took = 100<<20, rapid.SampledFrom([]uint64{0, 1 << 20, 90 << 20}).Draw(t, "left"), 100*time.Millisecond
+		e.Sent, e.Wire, e.Left, e.Took = 100<<20, 100<<20, rapid.SampledFrom([]uint64{0, 1 << 20, 90 << 20}).Draw(t, "left"), 100*time.Millisecond
 	case Tick:
 		e.Drain.Ready = rapid.Bool().Draw(t, "ready")
 		e.Drain.Drained = rapid.Bool().Draw(t, "drained")
@@ -172,7 +172,7 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 			e.Trip = 0
 		case PassDone:
 			for _, left := range []uint64{1 << 20, 90 << 20} {
-				e.Sent, e.Left, e.Took = 100<<20, left, 100*time.Millisecond
+				e.Sent, e.Wire, e.Left, e.Took = 100<<20, 100<<20, left, 100*time.Millisecond
 				events = append(events, e)
 			}
 			continue

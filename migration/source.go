@@ -451,7 +451,7 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 		return Event{}, d.unsent(err)
 	}
 	d.report.passed(d, r)
-	return Event{Sent: r.Bytes, Left: r.Left, Took: r.Took}, nil
+	return Event{Sent: r.Bytes, Left: r.Left, Wire: r.Wire, Took: r.Sending}, nil
 }
 
 // last saves the state and sends the rest of memory. The state comes first: saving it may change memory.

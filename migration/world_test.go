@@ -153,7 +153,8 @@ type fakeGuest struct {
 	*world
 	memory []ram.Region
 	disks  []Disk
-	dirty  bool // writes a page whenever the log is asked
+	writes uint64 // which of the first 64 pages are written whenever the log is asked: a bitmap
+	slow   func() // if set, called whenever pages are taken off the log
 	state  string
 }
 
@@ -178,12 +179,15 @@ func (g *fakeGuest) Files() []File {
 func (g *fakeGuest) Disks() []Disk { return g.disks }
 
 func (g *fakeGuest) Written(_ int, bitmap []uint64) error {
-	if g.dirty {
-		bitmap[0] |= 1
+	bitmap[0] |= g.writes
+	return nil
+}
+func (g *fakeGuest) Clear(int, uint64, []uint64) error {
+	if g.slow != nil {
+		g.slow()
 	}
 	return nil
 }
-func (g *fakeGuest) Clear(int, uint64, []uint64) error { return nil }
 
 func (g *fakeGuest) Throttle(percent int) {
 	g.mu.Lock()

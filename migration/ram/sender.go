@@ -72,6 +72,11 @@ type Result struct {
 	Bytes uint64        // sent, of memory: pages of zeroes count for nothing
 	Took  time.Duration // for all of it
 	Left  uint64        // bytes that are dirty again
+
+	// Wire is the bytes on the wire, and Sending the time from before the first of them until the destination had
+	// them all. So Wire/Sending is at most what the link does, and less where pages of zeroes were looked for meanwhile.
+	Wire    uint64
+	Sending time.Duration
 }
 
 // Pass sends all that is dirty, while the guest runs. It is over when the destination has it all.
@@ -81,12 +86,13 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	if _, err := s.Collect(); err != nil {
 		return Result{}, err
 	}
-	n, err := s.send(ctx, false)
+	r, err := s.send(ctx, false)
 	if err != nil {
 		return Result{}, err
 	}
-	left, err := s.Collect()
-	return Result{Bytes: n, Took: time.Since(begin), Left: left}, err
+	r.Left, err = s.Collect()
+	r.Took = time.Since(begin)
+	return r, err
 }
 
 // Last sends the rest and returns the number of its mark. The guest and its devices write nothing any more; if they
@@ -96,7 +102,7 @@ func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
 	if _, err = s.Collect(); err != nil {
 		return 0, r, err
 	}
-	r.Bytes, err = s.send(ctx, true)
+	r, err = s.send(ctx, true)
 	r.Took = time.Since(begin)
 	return s.mark, r, err
 }
@@ -104,7 +110,8 @@ func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
 // Sent returns the sum over all passes. Not beside a pass.
 func (s *Sender) Sent() Sent { return s.sent }
 
-func (s *Sender) send(ctx context.Context, last bool) (sum uint64, err error) {
+func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
+	begin := time.Now()
 	outs := make([]out, len(s.streams))
 	errs := make([]error, len(s.streams))
 	ctx, cancel := context.WithCancel(ctx)
@@ -125,15 +132,17 @@ func (s *Sender) send(ctx context.Context, last bool) (sum uint64, err error) {
 		})
 	}
 	sending.Wait()
+	r.Sending = time.Since(begin)
 	for i := range outs {
-		sum += outs[i].pages * PageSize
-		s.sent.Bytes += outs[i].bytes
+		r.Bytes += outs[i].pages * PageSize
+		r.Wire += outs[i].bytes
 		s.sent.Pages += outs[i].pages
 		s.sent.Zeroes += outs[i].zeroes
 		s.sent.Throttle += outs[i].waited
 	}
+	s.sent.Bytes += r.Wire
 	s.sent.Passes++
-	return sum, errors.Join(errs...)
+	return r, errors.Join(errs...)
 }
 
 // stream sends the chunks of one stream.
