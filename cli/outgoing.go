@@ -62,7 +62,7 @@ var _ migration.Guest = (*outgoing)(nil)
 func newOutgoing(o *machine.Outgoing, allowCached bool) *outgoing {
 	g := &outgoing{Outgoing: o, allowCached: allowCached}
 	for _, d := range o.Disks() {
-		g.disks = append(g.disks, &outgoingDisk{Image: d.Image, device: d.Device, id: d.ID})
+		g.disks = append(g.disks, &outgoingDisk{Image: d.Image, disk: d})
 	}
 	return g
 }
@@ -99,17 +99,16 @@ func regions(list []memory.Region) (r []ram.Region) {
 // outgoingDisk is one of its disks. Its image has the locks.
 type outgoingDisk struct {
 	*blk.Image
-	device *blk.Device
-	id     string
+	disk machine.OutgoingDisk
 
 	port   *aio.Port // the present one: a driver may start anew
 	reader drain.Reader
 }
 
-func (d *outgoingDisk) ID() string { return d.id }
+func (d *outgoingDisk) ID() string { return d.disk.ID }
 
 func (d *outgoingDisk) Sample() drain.Sample {
-	port := d.device.Port()
+	port := d.disk.Device.Port()
 	if port == nil {
 		return drain.Sample{Window: 0}
 	}
@@ -120,11 +119,12 @@ func (d *outgoingDisk) Sample() drain.Sample {
 }
 
 func (d *outgoingDisk) SyncDebt() uint64 {
-	s, _ := d.device.Stats()
+	s, _ := d.disk.Device.Stats()
 	return s.SyncDebt
 }
 
-func (d *outgoingDisk) SetWindow(n int)                     { d.device.SetDrainWindow(n) }
-func (d *outgoingDisk) Idle(ctx context.Context) error      { return d.device.Idle(ctx) }
-func (d *outgoingDisk) Sync(ctx context.Context) error      { return d.device.Sync(ctx) }
-func (d *outgoingDisk) WriteBack(ctx context.Context) error { return d.device.WriteBack(ctx) }
+func (d *outgoingDisk) Kept() error                         { return d.disk.Kept() }
+func (d *outgoingDisk) SetWindow(n int)                     { d.disk.Device.SetDrainWindow(n) }
+func (d *outgoingDisk) Idle(ctx context.Context) error      { return d.disk.Device.Idle(ctx) }
+func (d *outgoingDisk) Sync(ctx context.Context) error      { return d.disk.Device.Sync(ctx) }
+func (d *outgoingDisk) WriteBack(ctx context.Context) error { return d.disk.Device.WriteBack(ctx) }

@@ -48,6 +48,8 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 		return nil, ErrMigrating
 	case m.away != "":
 		return nil, fmt.Errorf("its images are not this side's: %s", m.away)
+	case m.paused && m.reason != "":
+		return nil, fmt.Errorf("it is paused: %s", m.reason)
 	case m.paused:
 		return nil, errors.New("it is paused; resume it before")
 	}
@@ -135,6 +137,14 @@ type OutgoingDisk struct {
 	Image  *blk.Image
 }
 
+// Kept says that requests of it failed and are kept until Machine.Resume, so that it can't migrate. nil: none.
+func (d OutgoingDisk) Kept() error {
+	if s, ok := d.Device.Stats(); ok && s.Kept > 0 {
+		return fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", d.ID)
+	}
+	return nil
+}
+
 // Track begins to keep the dirty log, or ends it.
 func (o *Outgoing) Track(on bool) error {
 	flags := uint32(0)
@@ -205,7 +215,7 @@ func (o *Outgoing) Resume() {
 // move has the vCPUs run or stand, as all who have a say want. o.gate is held.
 func (o *Outgoing) move() {
 	o.m.mu.Lock()
-	stand := o.m.paused // a disk's failure, perhaps
+	stand := o.m.paused || o.m.reason != "" // by a disk's failure, or soon: other disks finish first
 	o.m.mu.Unlock()
 	if o.stopped || o.napping || stand {
 		o.hw.gate.set(paused)
@@ -269,9 +279,9 @@ type machineState struct {
 // Save returns the state, and marks what saving it and the devices' rings have changed of memory: a pass over
 // that comes after it. Preconditions: Stop was called, and the disks are held with nothing in flight.
 func (o *Outgoing) Save() ([]byte, error) {
-	for _, a := range o.disks {
-		if s, ok := a.device.Stats(); ok && s.Kept > 0 {
-			return nil, fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", a.disk.cfg.ID)
+	for _, d := range o.Disks() {
+		if err := d.Kept(); err != nil {
+			return nil, err
 		}
 	}
 	s, err := o.m.save(o.hw)

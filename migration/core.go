@@ -262,6 +262,9 @@ func (s *Source) tooFar() error {
 
 // tick looks at the time and the disks.
 func (s *Source) tick(e Event) []Action {
+	if e.Drain.Kept != nil {
+		return s.fail(e.Drain.Kept)
+	}
 	s.verdict = e.Drain.Verdict
 	if s.limits.Timeout > 0 && s.now-s.began >= s.limits.Timeout && !s.forced {
 		if !s.limits.Force {

@@ -125,6 +125,8 @@ func parseEvent(words []string) (e Event, err error) {
 			e.Drain.Missed = true
 		case "off":
 			e.Drain.Off = true
+		case "kept":
+			e.Drain.Kept = errors.New("disk-vda-has-failed-requests")
 		case "verdict":
 			e.Drain.Verdict = value
 		case "trip":

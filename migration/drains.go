@@ -46,7 +46,18 @@ func (d *drains) look(now time.Duration) Drain {
 		Off:     state == drain.Ebbing,
 	}
 	say.Verdict = verdict(d.control.Verdict())
+	say.Kept = kept(d.disks)
 	return say
+}
+
+// kept names the first disk with requests that can't migrate.
+func kept(disks []Disk) error {
+	for _, k := range disks {
+		if err := k.Kept(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // verdict names the disks that can't be drained, and the --stall that they need.

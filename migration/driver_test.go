@@ -170,6 +170,40 @@ func TestHungDisk(t *testing.T) {
 	}
 }
 
+// A disk with requests that failed and are kept is named: before anybody is asked, or when it happens.
+func TestKept(t *testing.T) {
+	failed := errors.New("disk vdb has requests that failed")
+	for _, when := range []string{"before", "track", "save ahead"} {
+		t.Run(when, func(t *testing.T) {
+			w := newWorld(t, "vda", "vdb")
+			disk := &fakeDisk{world: w, id: "vdb"}
+			g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"}, disk)
+			if when == "before" {
+				disk.kept = failed
+				if _, err := Send(t.Context(), Options{Address: "nobody is asked"}, g); !errors.Is(err, failed) {
+					t.Errorf("%v", err)
+				}
+				w.atSource()
+				return
+			}
+			h := newFakeHost(w, "vda", "vdb")
+			w.breakAt = func(s string) error {
+				if s == when {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					disk.kept = failed
+				}
+				return nil
+			}
+			r := w.migrate(t.Context(), g, h, Options{}, nil)
+			if !errors.Is(r.source, failed) || r.dest == nil || !strings.Contains(r.dest.Error(), failed.Error()) {
+				t.Errorf("source %v, destination %v", r.source, r.dest)
+			}
+			w.atSource()
+		})
+	}
+}
+
 // A destination that is slow to take over: the hold is given up, and tried again.
 func TestMissedHandOver(t *testing.T) {
 	w := newWorld(t, "vda")

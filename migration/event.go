@@ -49,6 +49,7 @@ type Drain struct {
 	Missed  bool   // in Hold: a disk takes longer than it may; they are open again
 	Off     bool   // in Hold: given up before a disk had to wait, because one began to flush
 	Verdict string // why it is never ready, in one sentence; empty: nothing speaks against it
+	Kept    error  // requests failed and are kept, so that it can't work
 }
 
 // Action is something to be done. Those that say so end in an event.

@@ -27,6 +27,9 @@ func anyEvent(t *rapid.T, now time.Duration) Event {
 		e.Drain.Drained = rapid.Bool().Draw(t, "drained")
 		e.Drain.Missed = rapid.IntRange(0, 5).Draw(t, "missed") == 0
 		e.Drain.Off = rapid.IntRange(0, 9).Draw(t, "off") == 0
+		if rapid.IntRange(0, 9).Draw(t, "kept") == 0 {
+			e.Drain.Kept = errors.New("failed requests")
+		}
 	}
 	return e
 }
@@ -177,7 +180,7 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 			}
 			continue
 		case Tick:
-			for _, d := range []Drain{{}, {Ready: true}, {Drained: true}, {Missed: true}, {Off: true}} {
+			for _, d := range []Drain{{}, {Ready: true}, {Drained: true}, {Missed: true}, {Off: true}, {Kept: errors.New("failed requests")}} {
 				e.Drain = d
 				events = append(events, e)
 			}

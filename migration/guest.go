@@ -52,6 +52,7 @@ type Disk interface {
 	ID() string
 	Sample() drain.Sample // since the last call
 	SyncDebt() uint64     // bytes written since the last sync
+	Kept() error          // says that requests failed and are kept, to be carried out again: they can't migrate. nil: none
 
 	SetWindow(n int)                // most requests in flight; 0: none is taken
 	Idle(ctx context.Context) error // returns when nothing is in flight

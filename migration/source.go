@@ -269,6 +269,9 @@ func (d *sourceDriver) do(a Action) {
 
 // connect asks the destination.
 func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
+	if err := kept(d.disks); err != nil {
+		return Event{}, err
+	}
 	machine, err := d.guest.Describe()
 	if err != nil {
 		return Event{}, err

@@ -208,8 +208,11 @@ func (g *fakeGuest) Save() ([]byte, error) {
 	}
 	return []byte(g.state), g.step("save")
 }
-func (g *fakeGuest) SaveAhead() json.RawMessage { return json.RawMessage(`{}`) }
-func (g *fakeGuest) Over() <-chan struct{}      { return g.over }
+func (g *fakeGuest) SaveAhead() json.RawMessage {
+	_ = g.step("save ahead")
+	return json.RawMessage(`{}`)
+}
+func (g *fakeGuest) Over() <-chan struct{} { return g.over }
 func (g *fakeGuest) Leave() {
 	g.mu.Lock()
 	g.left = true
@@ -231,6 +234,7 @@ type fakeDisk struct {
 	id    string
 	busy  int  // in flight while the window is open
 	hangs bool // the requests stay, whatever the window
+	kept  error
 	syncs int
 }
 
@@ -263,6 +267,11 @@ func (d *fakeDisk) Sync(context.Context) error {
 	d.syncs++
 	d.mu.Unlock()
 	return d.step("sync")
+}
+func (d *fakeDisk) Kept() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.kept
 }
 func (d *fakeDisk) SyncDebt() uint64                { return 0 }
 func (d *fakeDisk) WriteBack(context.Context) error { return nil }

@@ -63,6 +63,11 @@ func TestFullDiskStopsTheGuest(t *testing.T) {
 	if vm := list[0]; vm.State != "paused" || !strings.Contains(vm.Reason, "vda") || !strings.Contains(vm.Reason, "no space") {
 		t.Errorf("the guest is %s, reason %q", vm.State, vm.Reason)
 	}
+	move := ebbCommand(t, "migrate", "full", "tcp:127.0.0.1:1")
+	move.Env = e.cmd.Env
+	if out, err := move.CombinedOutput(); err == nil || !strings.Contains(string(out), "it is paused: disk vda failed a write at ") {
+		t.Errorf("a migration of it: %v: %s", err, out)
+	}
 	e.ask("resume", "full") // too early: it stops again
 	e.awaitStops(2)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
