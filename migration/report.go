@@ -31,7 +31,7 @@ type Report struct {
 	sampled  time.Duration // the latest of Samples
 	interval time.Duration // between two of them
 
-	ram      sync.Mutex // held while a pass runs
+	ram      sync.Mutex // held while a pass runs, and guards sourceDriver.sender for who looks in from elsewhere
 	lastTook time.Duration
 	saved    time.Duration
 }
@@ -188,9 +188,11 @@ func (r *Report) finish(d *sourceDriver) {
 	if err := d.core.Err(); err != nil {
 		r.Error = err.Error()
 	}
-	if d.sender != nil && r.ram.TryLock() { // else a pass still ends
-		s := d.sender.Sent()
-		r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}
+	if r.ram.TryLock() { // else a pass still ends
+		if d.sender != nil {
+			s := d.sender.Sent()
+			r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}
+		}
 		r.ram.Unlock()
 	}
 }

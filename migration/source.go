@@ -327,7 +327,9 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		return Event{}, d.refused(err)
 	}
 	trip = min(trip, time.Since(asked))
+	d.report.ram.Lock() // progress looks at it
 	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
+	d.report.ram.Unlock()
 	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
 	d.tasks.Go(d.listen)
 	if err := sendFiles(d.control, files); err != nil {
