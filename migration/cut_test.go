@@ -164,8 +164,9 @@ func TestSecondSource(t *testing.T) {
 	go func() {
 		defer close(refused)
 		g := newFakeGuest(other, &fakeDisk{world: other, id: "vda"})
-		_, err := Send(t.Context(), Options{Address: <-arrived, Limits: Limits{Downtime: time.Second, Stall: time.Second}}, g)
-		if err == nil || err.Error() != "the destination says: another migration is being received here" {
+		address := <-arrived
+		_, err := Send(t.Context(), Options{Address: address, Limits: Limits{Downtime: time.Second, Stall: time.Second}}, g)
+		if err == nil || err.Error() != "the destination at tcp:"+address+" says: another migration is being received here" {
 			t.Errorf("the second: %v", err)
 		}
 		other.atSource()

@@ -318,7 +318,7 @@ func (in *incoming) follow(ctx context.Context) error {
 	for i, s := range in.streams {
 		reading.Go(func() {
 			if err := in.memory.Stream(s, i); !in.complete.Load() {
-				cancel(fmt.Errorf("a connection for memory: %w", cause(err)))
+				cancel(fmt.Errorf("the link to the source is lost (%w)", broken(err)))
 			}
 		})
 	}
@@ -332,7 +332,7 @@ func (in *incoming) follow(ctx context.Context) error {
 				body, err = in.conn.Payload(h)
 			}
 			if err != nil {
-				cancel(fmt.Errorf("the link to the source is lost (%w)", cause(err)))
+				cancel(fmt.Errorf("the link to the source is lost (%w)", broken(err)))
 				return
 			}
 			select {
@@ -354,7 +354,7 @@ func (in *incoming) follow(ctx context.Context) error {
 			continue
 		case <-ctx.Done():
 			// The source says why on the control connection, if it can, and closes the others as well.
-			for wait := time.After(partLimit); f.typ != wire.Abort && f.typ != wire.Commit; {
+			for wait := time.After(deadLink); f.typ != wire.Abort && f.typ != wire.Commit; {
 				select {
 				case f = <-frames:
 					continue

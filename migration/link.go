@@ -182,6 +182,20 @@ func part(c *wire.Conn, why error) {
 	c.Close()
 }
 
+// errClosed is a connection that has ended without a word.
+var errClosed = errors.New("closed at the other end")
+
+// broken is why a link can't be used any more: the same, whichever of its connections shows it first, to a
+// reader or to a writer.
+func broken(err error) error {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, end) {
+			return errClosed
+		}
+	}
+	return cause(err)
+}
+
 // cause is a network error without the addresses in front of it.
 func cause(err error) error {
 	var op *net.OpError

@@ -251,7 +251,7 @@ func (d *sourceDriver) do(a Action) {
 		d.task(Tick, d.sendState)
 	case SendCommit:
 		if err := d.control.Send(wire.Commit, nil); err != nil {
-			d.step(Event{Kind: Failed, Err: err})
+			d.step(Event{Kind: Failed, Err: d.lost(err)})
 		}
 	case Leave:
 		d.guest.Leave()
@@ -286,7 +286,7 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
 	}
 	if err := d.control.Send(wire.Hello, h); err != nil {
-		return Event{}, d.lost(err)
+		return Event{}, d.unanswered(err)
 	}
 	var a accept
 	if err := answer(d.control, wire.Accept, &a); err != nil {
@@ -304,10 +304,10 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		}
 		asked := time.Now()
 		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
-			return Event{}, d.lost(err)
+			return Event{}, d.unanswered(err)
 		}
 		if err := answer(streams[i], wire.Joined, nil); err != nil {
-			return Event{}, d.refused(err)
+			return Event{}, d.unanswered(err)
 		}
 		trip = min(trip, time.Since(asked))
 	}
@@ -321,7 +321,7 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	}
 	asked := time.Now()
 	if err := d.control.Send(wire.Offered, nil); err != nil {
-		return Event{}, d.lost(err)
+		return Event{}, d.unanswered(err)
 	}
 	if err := answer(d.control, wire.Reserved, nil); err != nil {
 		return Event{}, d.refused(err)
@@ -374,23 +374,35 @@ func (d *sourceDriver) open(ctx context.Context) (*wire.Conn, error) {
 }
 
 func (d *sourceDriver) lost(err error) error {
-	return fmt.Errorf("the link to tcp:%s is lost (%w)", d.o.Address, cause(err))
+	return fmt.Errorf("the link to tcp:%s is lost (%w)", d.o.Address, broken(err))
 }
 
-// unsent is the error of a write. A destination that gives up says why on the control connection, and that
-// is what the user should hear.
+// unanswered is the error of a connection before listen has begun. A destination that gives up says why on the
+// control connection, and that is what the user should hear.
+func (d *sourceDriver) unanswered(err error) error {
+	if errors.As(err, new(wire.PeerError)) {
+		return d.refused(err)
+	}
+	_ = d.control.SetReadDeadline(time.Now().Add(partLimit))
+	if said := d.control.Expect(wire.Abort, nil); errors.As(said, new(wire.PeerError)) {
+		return d.refused(said)
+	}
+	return d.lost(err)
+}
+
+// unsent is unanswered while listen runs.
 func (d *sourceDriver) unsent(err error) error {
 	select {
 	case <-d.heard:
 		return d.said
-	case <-time.After(partLimit):
+	case <-time.After(deadLink):
 		return d.lost(err)
 	}
 }
 
 func (d *sourceDriver) refused(err error) error {
 	if p := (wire.PeerError{}); errors.As(err, &p) {
-		return fmt.Errorf("the destination says: %s", p.Reason)
+		return fmt.Errorf("the destination at tcp:%s says: %s", d.o.Address, p.Reason)
 	}
 	return d.lost(err)
 }

@@ -194,7 +194,7 @@ func (g *movable) refused(t *testing.T, vdb string, good []string) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			there := c.at.receive(c.args...)
-			g.fails(g.migrate(movableName, there.address), "the destination says: ", c.text)
+			g.fails(g.migrate(movableName, there.address), "the destination at "+there.address+" says: ", c.text)
 			there.complains("a migration is refused")
 			g.wantUnharmed(t)
 			there.terminate() // it waits for the next one

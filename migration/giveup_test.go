@@ -1,0 +1,111 @@
+package migration
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// When the destination gives up the source says the same, whichever of its connections it sees closed first: what the
+// destination has said, or that the link is lost.
+func TestDestinationGivesUp(t *testing.T) {
+	for _, stage := range []wire.Type{wire.Join, wire.Pages} {
+		for _, reason := range []string{"", "no more room"} {
+			for _, first := range []string{"control", "memory"} {
+				t.Run(fmt.Sprintf("%v/%q/%s", stage, reason, first), func(t *testing.T) {
+					l, err := net.Listen("tcp", "127.0.0.1:0")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer l.Close()
+					done := make(chan error, 1)
+					go func() { done <- giveUp(l, stage, reason, first) }()
+					w := newWorld(t, "vda")
+					g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"})
+					address := l.Addr().String()
+					_, said := Send(t.Context(), Options{Address: address, Streams: 1,
+						Limits: Limits{Downtime: patience, Stall: 10 * patience, Timeout: patience}}, g)
+					want := "the link to tcp:" + address + " is lost (closed at the other end)"
+					if reason != "" {
+						want = "the destination at tcp:" + address + " says: " + reason
+					}
+					if said == nil || said.Error() != want {
+						t.Errorf("the source says %v\nwant %s", said, want)
+					}
+					if err := <-done; err != nil {
+						t.Errorf("the destination: %v", err)
+					}
+					w.atSource()
+				})
+			}
+		}
+	}
+}
+
+// giveUp is a destination that goes along until a frame of a type has come on its one connection for memory.
+func giveUp(l net.Listener, stage wire.Type, reason, first string) error {
+	take := func() (*wire.Conn, error) {
+		c, err := l.Accept()
+		if err != nil {
+			return nil, err
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		return wire.Open(c, patience)
+	}
+	next := func(c *wire.Conn, t wire.Type) error {
+		h, err := c.Next()
+		if err == nil {
+			_, err = c.Payload(h)
+		}
+		if err == nil && h.Type != t {
+			err = fmt.Errorf("%v came for %v", h.Type, t)
+		}
+		return err
+	}
+	control, err := take()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	if err := next(control, wire.Hello); err != nil {
+		return err
+	}
+	if err := control.Send(wire.Accept, accept{Session: "this"}); err != nil {
+		return err
+	}
+	memory, err := take()
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	if err := next(memory, wire.Join); err != nil {
+		return err
+	}
+	if stage != wire.Join {
+		if err := memory.Send(wire.Joined, nil); err != nil {
+			return err
+		}
+		if err := next(control, wire.Offered); err != nil {
+			return err
+		}
+		if err := control.Send(wire.Reserved, nil); err != nil {
+			return err
+		}
+		if err := next(memory, stage); err != nil {
+			return err
+		}
+	}
+	if first == "memory" {
+		memory.Close()
+	}
+	if reason != "" {
+		part(control, errors.New(reason))
+	} else {
+		control.Close()
+	}
+	return nil
+}
