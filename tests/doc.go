@@ -18,5 +18,6 @@
 //	migrateio_test.go   a guest in full I/O moves back and forth; -migrations N has it move more often
 //	migratefail_test.go migrations that fail, or are made to, leave the guest at the source
 //	migratelink_test.go over a link that is cut, and certificates
+//	twolabs/        the same between hosts that have a kernel each
 //	bench/          ebb beside QEMU, and disks beside each other; the Makefile's bench targets
 package tests

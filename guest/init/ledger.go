@@ -14,10 +14,11 @@ import (
 )
 
 // ledger keeps count of what was written to the first size bytes of every disk, with depth requests in flight on each: random
-// blocks are written again and again, each time as another version, read back, and flushed now and then, until a line is typed
-// on the console. Then all are read once more. Every read must find what was written last:
+// blocks are written again and again, each time as another version, read back, and flushed now and then, until an empty line is
+// typed on the console. Then all are read once more. Every read must find what was written last:
 //
 //	ebb: ledger: vda begins           all is written once
+//	ebb: ledger: uptime SECONDS       the answer to a line that isn't empty
 //	ebb: ledger: vda writes=N reads=N flushes=N sum=HEX
 //
 // The sum is pattern.Sum over what the disk holds, for the host to compare.
@@ -36,8 +37,11 @@ func ledger(a args) error {
 	}
 	var over atomic.Bool
 	go func() {
-		_, err := bufio.NewReader(os.Stdin).ReadString('\n')
-		if err != nil {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() && in.Text() != "" {
+			say("ledger: uptime %s", uptime())
+		}
+		if err := in.Err(); err != nil {
 			say("ledger: the console: %v", err)
 		}
 		over.Store(true)

@@ -78,6 +78,18 @@ func (r Report) Err() error {
 	return nil
 }
 
+// LedgerSum is the sum of what a disk holds, as workload ledger says when it ends; empty if it doesn't.
+func (r Report) LedgerSum(disk string) string {
+	for _, note := range r.Notes["ledger"] {
+		if text, ok := strings.CutPrefix(note, disk+" "); ok {
+			if _, sum, ok := strings.Cut(text, " sum="); ok {
+				return sum
+			}
+		}
+	}
+	return ""
+}
+
 // Parse reads console output. It ignores lines it does not know.
 func Parse(console string) Report {
 	var r Report

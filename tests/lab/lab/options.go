@@ -10,6 +10,7 @@
 //	terminal.go  raw mode, window size, signals
 //	qemu.go      the outer machine
 //	files.go     virtio-fs servers, scratch drive, initramfs
+//	cable.go     a network between two labs
 //	process.go   children that end with us
 //	console.go   the lab kernel's log
 //
@@ -38,7 +39,7 @@ type Options struct {
 	// Shares are folders of the machine that the lab may write to. Everything else it writes is gone when it ends.
 	Shares []string
 	// Drives are further disks, /dev/vda, /dev/vdb, ... in this order: what -drive of QEMU takes, without if= and id=.
-	// See SlowDrive and LatentDrive for two.
+	// See SlowDrive, LatentDrive and SharedDrive for some.
 	Drives []string
 	// ScratchGiB is the size of the drive below everything the lab writes, sparse in the machine's temporary folder,
 	// so that /tmp and all else there is a real ext4 with O_DIRECT, locks and discards. 0 means 32; below 0 there is
@@ -48,8 +49,12 @@ type Options struct {
 	// Modules are kernel modules to load besides those the lab needs: "null_blk nr_devices=1", "dm-delay", "veth".
 	// modprobe works in the lab as well, if the machine has one.
 	Modules []string
-	Append  string   // added to the lab's kernel command line
-	QEMU    []string // further arguments of QEMU
+	Append  string // added to the lab's kernel command line
+
+	// Cable, if set, is one end of a cable to another lab: the lab's eth0, which has no address yet.
+	Cable *CableEnd
+
+	QEMU []string // further arguments of QEMU
 
 	Log            io.Writer // gets the lab's kernel log as it comes; nil: it is only shown when the lab fails
 	ForwardSignals bool      // INT, TERM, HUP and QUIT go to the command instead of ending this process

@@ -78,6 +78,10 @@ func (q *qemu) start() (*process, error) {
 			"-drive", fmt.Sprintf("file=/proc/self/fd/%d,format=raw,if=none,id=scratch,cache=unsafe,discard=unmap", inherit(q.scratch)),
 			"-device", "virtio-blk-pci,drive=scratch,serial="+wire.ScratchSerial)
 	}
+	if o.Cable != nil {
+		args = append(args, "-netdev", fmt.Sprintf("socket,id=cable,fd=%d", inherit(o.Cable.socket)),
+			"-device", "virtio-net-pci,netdev=cable,mac="+o.Cable.mac)
+	}
 	cmd.Args = append(append(cmd.Args, args...), o.QEMU...)
 	return startProcess(cmd)
 }
@@ -85,6 +89,11 @@ func (q *qemu) start() (*process, error) {
 // SlowDrive is a Drive on a raw file that does iops requests per second, one after the other: 5 ms each at 200.
 func SlowDrive(file string, iops int) string {
 	return fmt.Sprintf("file=%s,format=raw,throttling.iops-total=%d", file, iops)
+}
+
+// SharedDrive is a Drive on a raw file that several labs may have at once, as hosts have a disk of a storage network.
+func SharedDrive(file string) string {
+	return fmt.Sprintf("file=%s,format=raw,cache=none,file.locking=off", file)
 }
 
 // LatentDrive is a Drive that keeps nothing, and answers any number of requests each after the same time.

@@ -89,6 +89,9 @@ func start(ctx context.Context, o Options) (_ *machine, err error) {
 	}()
 	q := &qemu{options: o, kernel: kernel}
 	defer q.closeFiles()
+	if o.Cable != nil {
+		o.Modules = append(o.Modules[:len(o.Modules):len(o.Modules)], "virtio_net")
+	}
 	if q.initrd, err = initrd(ctx, dir, kernel, o.Modules); err != nil {
 		return nil, err
 	}
