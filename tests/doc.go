@@ -16,6 +16,7 @@
 //	host_test.go    two hosts on one machine, between which guests move
 //	migrate_test.go     a guest that is used moves, and its user sees nothing of it
 //	migrateio_test.go   a guest in full I/O moves back and forth; -migrations N has it move more often
+//	footprint_test.go   what an ebb's process has open, and its memory
 //	migratefail_test.go migrations that fail, or are made to, leave the guest at the source
 //	migratelink_test.go over a link that is cut, and certificates
 //	twolabs/        the same between hosts that have a kernel each

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -62,20 +61,6 @@ func (g *movable) must(err error) {
 	if err != nil {
 		g.ebb.t.Fatalf("%v\n%s", err, g.transcript())
 	}
-}
-
-// openFiles are those of its process.
-func (g *movable) openFiles() (names []string) {
-	g.ebb.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd/", g.cmd.Process.Pid)
-	list, err := os.ReadDir(dir)
-	g.must(err)
-	for _, f := range list {
-		if name, err := os.Readlink(dir + f.Name()); err == nil { // else it is closed by now
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 func (g *movable) info() control.Info {
@@ -144,6 +129,8 @@ func TestMigrateFailures(t *testing.T) {
 	g.lives()
 	g.hangs(t, good)
 
+	g.lives()
+	g.again(t, good)
 	g.lives()
 	g.eventually("no file is open but those that were before", func() (any, bool) { f := g.openFiles(); return f, len(f) == g.files })
 
@@ -276,6 +263,28 @@ func (g *movable) hangs(t *testing.T, good []string) {
 			t.Fatal(err)
 		}
 		g.fails(m, "the link to "+there.address+" is lost")
+		g.wantUnharmed(t)
+	})
+}
+
+// again are migrations that are cancelled, one after the other.
+func (g *movable) again(t *testing.T, good []string) {
+	t.Run("again and again", func(t *testing.T) {
+		g.control.Close() // for the footprint
+		var footprints []footprint
+		for range *migrations {
+			there := newHost(t).receive(good...)
+			m := g.migrate(movableName, there.address, "--bandwidth", "1M")
+			g.under(m, "precopy")
+			if err := m.cmd.Process.Signal(unix.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			g.fails(m, "cancelled: the guest goes on here (running)")
+			g.fails(there.ebb, "cancelled")
+			footprints = append(footprints, g.footprint())
+			g.lives()
+		}
+		wantNoGrowth(t, footprints)
 		g.wantUnharmed(t)
 	})
 }
