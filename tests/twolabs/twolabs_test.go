@@ -134,18 +134,20 @@ type offset struct{ least, most time.Duration }
 
 var (
 	testClock = time.Now()
-	uptime    = regexp.MustCompile(`ledger: uptime ([0-9.]+)`)
+	uptime    = regexp.MustCompile(`ledger: uptime ([0-9]+[.][0-9]{3})`)
 )
 
 // clockError is by how much the clocks of the two hosts and the test's may come to differ.
 const clockError = time.Second
 
+// clock asks the guest for its uptime.
 func (v *vm) clock() offset {
 	v.t.Helper()
-	v.run("answers=$(grep -c uptime " + v.dir + "/console || true)")
+	answers := "$(grep -c 'ledger: uptime .*[.]...' " + v.dir + "/console)"
+	v.run("answers=" + answers + " || true")
 	before := time.Since(testClock)
-	v.types("uptime?")
-	v.run("while kill -0 $pid && [ $(grep -c uptime " + v.dir + "/console) = $answers ]; do sleep 0.1; done")
+	v.types("time?")
+	v.run("while kill -0 $pid && [ " + answers + " = $answers ]; do sleep 0.1; done")
 	past := time.Since(testClock)
 	said := uptime.FindAllStringSubmatch(v.says("console"), -1)
 	if len(said) == 0 {
