@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 dmsetup gcc
 
-.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags bench-drain bench-migrate demo-migrate clean deps images
+.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags bench-drain bench-drain-lab bench-migrate demo-migrate clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -94,6 +94,11 @@ bench-sharedtags: build images
 # Every law of the drain on simulated disks. Ten minutes, the same on every machine.
 bench-drain:
 	$(GO) run ./tests/bench/drain
+
+# The default law on real disks of many shapes, in the lab. Half an hour.
+bench-drain-lab: KERNELS = 6.1
+bench-drain-lab: build images
+	$(GO) run ./tests/bench/drain -lab
 
 # Live migrations of a guest that writes to a slow disk: ebb beside QEMU, in the lab where there is no KVM. Forty minutes.
 bench-migrate: KERNELS = 6.1

@@ -18,7 +18,7 @@ import (
 // hanging is a device over one that keeps data and has a write cache, so that flushes reach it.
 type hanging struct {
 	t *testing.T
-	*nullblk.Hanging
+	*nullblk.Mapped
 }
 
 func newHanging(t *testing.T) *hanging {

@@ -2,7 +2,7 @@
 
 static struct disk *disks;
 static u32 count;
-static u64 kicks, errors, largest_gap, last_poll;
+static u64 kicks, errors, largest_gap, last_poll, first_begins;
 
 /*
  * A run: warm up, measure, stop submitting and wait for what is in flight; with verify, then read back all that was
@@ -81,7 +81,7 @@ static void poll(void)
 	static u32 first;
 	first = first + 1 < count ? first + 1 : 0;
 	for (u32 n = 0, i = first; n < count; n++, i = i + 1 < count ? i + 1 : 0)
-		if (disks[i].used[1] != disks[i].used_idx || disks[i].free_count)
+		if ((i || now >= first_begins) && (disks[i].used[1] != disks[i].used_idx || disks[i].free_count))
 			serve(disks + i);
 	console_step();
 }
@@ -159,6 +159,7 @@ void bench(struct disk *all, u32 n)
 	disks = all;
 	count = n;
 	last_poll = rdtsc();
+	first_begins = last_poll + tsc_hz / 1000 * opt.late;
 	poll_until(last_poll + tsc_hz / 4);
 	if (opt.forever)
 		for_ever();

@@ -35,6 +35,7 @@ struct options {
 	u32 disks;     /* use only the first so many */
 	bool forever;  /* no end; a line every period */
 	u32 period;    /* milliseconds */
+	u32 late;      /* milliseconds in which the first disk has nothing to do */
 	bool verify;
 	u64 seed;      /* also the epoch of what verify writes */
 };

@@ -55,6 +55,7 @@ static void option(const char *word)
 	else if (number(word, "size=", 512, 1 << 20, &v)) opt.size = v;
 	else if (number(word, "seconds=", 1, 86400, &v)) opt.seconds = v;
 	else if (number(word, "period=", 10, 10000, &v)) opt.period = v;
+	else if (number(word, "late=", 0, 86400000, &v)) opt.late = v;
 	else if (number(word, "flush=", 0, 1 << 30, &v)) opt.flush = v;
 	else if (number(word, "disks=", 1, MAX_DISKS, &v)) opt.disks = v;
 	else if (number(word, "seed=", 0, ~0ull / 16, &v)) opt.seed = v;

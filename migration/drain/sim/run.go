@@ -40,6 +40,7 @@ type Point struct {
 	InFlight  int
 	Completed uint64
 	Grace     time.Duration // the latest grace period
+	Longest   time.Duration // request that completed in this tick
 }
 
 // Trace takes every tick of the disks.
@@ -70,8 +71,9 @@ func Run(shape *Shape, policy drain.Policy, law func(time.Duration) drain.Law, s
 			d.grace.ended = d.grace.ended[:0]
 			d.set(now, windows[i])
 			if trace != nil {
-				trace(i, Point{now - warm, c.State(), d.window, d.inFlight, d.completed, d.grace.last})
+				trace(i, Point{now - warm, c.State(), d.window, d.inFlight, d.completed, d.grace.last, d.longest})
 			}
+			d.longest = 0
 		}
 		switch {
 		case c.State() == drain.Open && now >= warm && !reopened:

@@ -44,6 +44,7 @@ type disk struct {
 	long        int
 	completed   uint64
 	slowest     time.Duration // request that completed since it was last reset
+	longest     time.Duration // request that completed in this tick
 
 	closedAt time.Duration // when the window became 0
 	emptyAt  time.Duration // when nothing was in flight, after that
@@ -152,7 +153,7 @@ func (v *vm) run(end time.Duration) {
 		d.inFlight--
 		d.outstanding--
 		d.completed++
-		d.slowest = max(d.slowest, v.now-r.queued)
+		d.slowest, d.longest = max(d.slowest, v.now-r.queued), max(d.longest, v.now-r.queued)
 		if r.long {
 			d.long--
 		}

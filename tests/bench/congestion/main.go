@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func main() {
 		if lab.InLab() {
 			err = run(ctx, o)
 		} else {
-			err = nullblk.RunInLab(ctx, o.doc)
+			err = nullblk.RunInLab(ctx, lab.Options{Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}})
 		}
 	}
 	if err != nil {

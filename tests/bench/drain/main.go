@@ -1,19 +1,25 @@
-// Command drain migrates simulated VMs (migration/drain/sim) with every law that was tried, and
-// writes what came of it to docs/bench/drain.md, with pictures beside it:
+// Command drain migrates simulated VMs (migration/drain/sim) with every law that was tried, or VMs with real disks, in the
+// lab, with the default one, and writes what came of it to docs/bench, with pictures beside it:
 //
-//	make bench-drain
-//	go run ./tests/bench/drain -seeds 20
+//	make bench-drain        go run ./tests/bench/drain -seeds 20
+//	make bench-drain-lab    go run ./tests/bench/drain -lab -shapes "smooth 64/16 mixed" -moves 2
 //
-//	main.go  flags, the runs
-//	sum.go   what is said about the runs of one VM with one law
-//	doc.go   the tables
-//	plot.go  the pictures
+//	main.go     flags, the simulated runs
+//	sum.go      what is said about the runs of one VM with one law
+//	doc.go      the tables
+//	plot.go     the pictures
+//	shapes.go   the VMs with real disks
+//	lab.go      the way into the lab, and what is kept of the runs there
+//	trial.go    one migration there
+//	labdoc.go   its table, labplot.go its picture
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -22,10 +28,30 @@ import (
 )
 
 func main() {
+	o := labOptions{}
 	seeds := flag.Int("seeds", 200, "migrations of each VM with each law")
 	doc := flag.String("doc", "docs/bench/drain.md", "the `FILE` to write; the pictures go beside it")
+	flag.StringVar(&o.doc, "lab-doc", "docs/bench/drain-lab.md", "the same with -lab")
+	real := flag.Bool("lab", false, "migrate VMs with real disks, in the lab, instead of simulated ones")
+	shapes := flag.String("shapes", "", "with -lab: `NAMES` of VMs, separated by slashes (default all)")
+	moves := flag.Int("moves", 5, "with -lab: migrations of each VM")
+	render := flag.Bool("render", false, "with -lab: measure nothing; write the table of -raw")
+	flag.StringVar(&o.ebb, "ebb", "build/ebb", "with -lab: the ebb to measure")
+	flag.StringVar(&o.raw, "raw", "build/bench/drain.json", "with -lab: the `FILE` with all that was measured")
 	flag.Parse()
-	if err := run(max(*seeds, 1), *doc); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch {
+	case !*real:
+		err = run(max(*seeds, 1), *doc)
+	default:
+		o.moves = max(*moves, 1)
+		if o.names, err = parseNames(*shapes); err == nil {
+			err = o.run(ctx, *render)
+		}
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench/drain:", err)
 		os.Exit(1)
 	}

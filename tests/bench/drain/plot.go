@@ -2,6 +2,7 @@ package main
 
 import (
 	"image/color"
+	"slices"
 	"time"
 
 	"gonum.org/v1/plot"
@@ -21,9 +22,12 @@ const before, after = -0.5, 5.0
 
 // trace is one disk over time. Windows beyond open are drawn as open.
 type trace struct {
-	window, inFlight, rate, grace plotter.XYs
-	states                        plotter.XYs
+	window, inFlight, rate, grace, longest plotter.XYs
+	held                                   []span // admission is closed
 }
+
+// span is between two times, in seconds.
+type span struct{ from, to float64 }
 
 const openWindow = 130
 
@@ -31,20 +35,28 @@ func traceOf(shape string, law sim.NamedLaw, seed uint64) trace {
 	var t trace
 	const bin = 40 // ticks, of a rate: 200 ms
 	var counts []uint64
+	var longest []time.Duration
 	sim.Run(sim.ByName(shape), law.Policy, law.Law, seed, func(disk int, p sim.Point) {
 		if disk > 0 {
 			return
 		}
 		x := p.At.Seconds()
-		counts = append(counts, p.Completed)
+		counts, longest = append(counts, p.Completed), append(longest, p.Longest)
 		if x < before || x > after {
 			return
 		}
 		t.window = append(t.window, plotter.XY{X: x, Y: float64(min(p.Window, openWindow))})
 		t.inFlight = append(t.inFlight, plotter.XY{X: x, Y: float64(p.InFlight)})
 		t.grace = append(t.grace, plotter.XY{X: x, Y: float64(p.Grace) / float64(time.Millisecond)})
-		t.states = append(t.states, plotter.XY{X: x, Y: float64(p.State)})
+		if p.State == drain.Holding || p.State == drain.Drained {
+			if n := len(t.held); n > 0 && x-t.held[n-1].to < 0.02 {
+				t.held[n-1].to = x
+			} else {
+				t.held = append(t.held, span{x, x})
+			}
+		}
 		if n := len(counts); n > bin {
+			t.longest = append(t.longest, plotter.XY{X: x, Y: millisOf(slices.Max(longest[n-bin:]))})
 			t.rate = append(t.rate, plotter.XY{X: x, Y: float64(counts[n-1]-counts[n-1-bin]) * 5})
 		}
 	})
@@ -68,7 +80,7 @@ func plotOverTime(path string) error {
 		third.Y.Max = max(third.Y.Max*1.25, 200)
 		third.X.Label.Text = "seconds since EBB"
 		for row, p := range []*plot.Plot{first, second, third} {
-			shade(p, t.states)
+			shade(p, t.held)
 			rows[row] = append(rows[row], p)
 		}
 	}
@@ -142,22 +154,10 @@ func panel(column int, title, y string) *plot.Plot {
 }
 
 // shade marks where admission is closed.
-func shade(p *plot.Plot, states plotter.XYs) {
-	closed := func(i int) bool {
-		s := drain.State(states[i].Y)
-		return s == drain.Holding || s == drain.Drained
-	}
-	for i := 0; i < len(states); i++ {
-		if !closed(i) {
-			continue
-		}
-		from := states[i].X
-		for i < len(states) && closed(i) {
-			i++
-		}
-		to := states[min(i, len(states)-1)].X
+func shade(p *plot.Plot, held []span) {
+	for _, h := range held {
 		top := max(p.Y.Max, 1)
-		ground, err := plotter.NewPolygon(plotter.XYs{{X: from, Y: 0}, {X: to, Y: 0}, {X: to, Y: top}, {X: from, Y: top}})
+		ground, err := plotter.NewPolygon(plotter.XYs{{X: h.from, Y: 0}, {X: h.to, Y: 0}, {X: h.to, Y: top}, {X: h.from, Y: top}})
 		if err != nil {
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
 // cell is what is varied.
@@ -49,39 +51,45 @@ const (
 
 // visit boots the guest and migrates it n times, from one process to the next. A migration that fails is a sample,
 // and the last one.
-func (b *bench) visit(ctx context.Context, n int, places [2]place) (samples []sample, err error) {
-	var v vmm = ebb{b}
+func (b *bench) visit(ctx context.Context, n int, places [2]moving.Place) (samples []sample, err error) {
+	make := newEBB
 	if b.cell.VMM == "QEMU" {
-		v = qemu{b}
+		make = newQEMU
 	}
-	var vms []*vm
+	v := make(b)
+	var vms []*moving.VM
 	defer func() {
 		for _, v := range vms {
-			v.stop()
+			v.Stop()
 		}
+		v.close()
 		if err != nil && len(vms) > 0 {
-			err = fmt.Errorf("%v: %w\n%s", b.cell, err, vms[len(vms)-1].log.String())
+			err = fmt.Errorf("%v: %w\n%s", b.cell, err, vms[len(vms)-1].Log.String())
 		}
 	}()
 	if err := b.disk.free(ctx); err != nil {
 		return nil, err
 	}
 	guest, err := v.start(ctx, places[0])
-	vms = append(vms, guest)
+	if guest != nil {
+		vms = append(vms, guest)
+	}
 	if err != nil {
 		return nil, err
 	}
 	starting, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	if err := guest.says(starting, firstLines); err != nil {
+	if err := guest.Says(starting, firstLines); err != nil {
 		return nil, err
 	}
 	for i := range n {
 		to, err := v.receive(ctx, places[(i+1)%2])
+		if to != nil {
+			vms = append(vms, to)
+		}
 		if err != nil {
 			return samples, err
 		}
-		vms = append(vms, to)
 		s := sample{Cell: b.cell}
 		if s.Figures, err = b.migrate(ctx, v, vms); err != nil {
 			if ctx.Err() != nil {
@@ -96,10 +104,10 @@ func (b *bench) visit(ctx context.Context, n int, places [2]place) (samples []sa
 }
 
 // migrate moves the guest from the last but one to the last.
-func (b *bench) migrate(ctx context.Context, v vmm, vms []*vm) (f figures, err error) {
+func (b *bench) migrate(ctx context.Context, v vmm, vms []*moving.VM) (f figures, err error) {
 	from, to := vms[len(vms)-2], vms[len(vms)-1]
 	control := time.Now()
-	if err := sleep(ctx, b.o.control); err != nil {
+	if err := moving.Sleep(ctx, b.o.control); err != nil {
 		return f, err
 	}
 	limited, cancel := context.WithTimeout(ctx, migrateLimit)
@@ -107,23 +115,23 @@ func (b *bench) migrate(ctx context.Context, v vmm, vms []*vm) (f figures, err e
 	begin := time.Now()
 	own, err := v.migrate(limited, from, to)
 	if err != nil {
-		return f, fmt.Errorf("%w\nsource: %s\ndestination: %s", err, from.log.String(), to.log.String())
+		return f, fmt.Errorf("%w\nsource: %s\ndestination: %s", err, from.Log.String(), to.Log.String())
 	}
 	end := time.Now()
-	if err := sleep(ctx, settle+2*period); err != nil {
+	if err := moving.Sleep(ctx, settle+2*period); err != nil {
 		return f, err
 	}
-	from.stop()
-	var sides []*console
+	from.Stop()
+	var sides []*moving.Console
 	for _, v := range vms {
-		sides = append(sides, &v.console)
+		sides = append(sides, &v.Console)
 	}
-	lines, err := timeline(sides...)
+	lines, err := moving.Timeline(sides...)
 	if err == nil {
 		f, err = measure(lines, control, begin, end)
 	}
 	if err != nil {
-		return f, fmt.Errorf("%w\ndestination: %s", err, to.log.String())
+		return f, fmt.Errorf("%w\ndestination: %s", err, to.Log.String())
 	}
 	f.Own = own
 	return f, nil

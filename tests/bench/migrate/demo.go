@@ -6,13 +6,14 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // hosts are two network namespaces with a link between them.
-var hosts = [2]place{
-	{address: "10.99.0.1", command: []string{"ip", "netns", "exec", "ebb-src"}},
-	{address: "10.99.0.2", command: []string{"ip", "netns", "exec", "ebb-dst"}},
+var hosts = [2]moving.Place{
+	{Address: "10.99.0.1", Command: []string{"ip", "netns", "exec", "ebb-src"}},
+	{Address: "10.99.0.2", Command: []string{"ip", "netns", "exec", "ebb-dst"}},
 }
 
 // makeHosts makes them; remove undoes it.

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebb-vmm/ebb/blk"
+	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
@@ -30,15 +25,7 @@ const (
 // disk is what the guest writes to.
 type disk struct {
 	path   string
-	cgroup string // throttles who has it open; "": none
-}
-
-// command runs others below the throttle.
-func (d disk) command() []string {
-	if d.cgroup == "" {
-		return nil
-	}
-	return []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(d.cgroup, "cgroup.procs")}
+	cgroup moving.Cgroup // throttles who has it open
 }
 
 // free waits until nobody has it open for writing: a process that was killed with requests in flight keeps its
@@ -51,7 +38,7 @@ func (d disk) free(ctx context.Context) error {
 		if err == nil {
 			return i.Close()
 		}
-		if sleep(ctx, 50*time.Millisecond) != nil {
+		if moving.Sleep(ctx, 50*time.Millisecond) != nil {
 			return err
 		}
 	}
@@ -73,11 +60,11 @@ func makeDisks(dir string) (disks map[string]disk, remove func(), err error) {
 	if err := writeImage(path); err != nil {
 		return nil, nil, err
 	}
-	cgroup, err := throttle(path)
+	cgroup, err := moving.Throttle(slowIOPS, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	return map[string]disk{slow: {path, cgroup}, fast: {path: path}}, func() { _ = os.Remove(cgroup) }, nil
+	return map[string]disk{slow: {path, cgroup}, fast: {path: path}}, cgroup.Remove, nil
 }
 
 // writeImage fills it, for writes to holes cost more.
@@ -97,45 +84,4 @@ func writeImage(path string) error {
 		}
 	}
 	return f.Sync()
-}
-
-// throttle makes a cgroup whose processes have slowIOPS on the disk that file is on.
-func throttle(file string) (cgroup string, err error) {
-	device, err := wholeDisk(file)
-	if err != nil {
-		return "", err
-	}
-	parent, setting, value := "/sys/fs/cgroup/blkio", "blkio.throttle.write_iops_device", fmt.Sprintf("%s %d", device, slowIOPS)
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2
-		parent, setting, value = "/sys/fs/cgroup", "io.max", fmt.Sprintf("%s wiops=%d", device, slowIOPS)
-		if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+io"), 0); err != nil {
-			return "", fmt.Errorf("the throttle of the slow disk: %w", err)
-		}
-	}
-	cgroup = filepath.Join(parent, "ebb-bench-"+strconv.Itoa(os.Getpid()))
-	if err := os.Mkdir(cgroup, 0o755); err != nil {
-		return "", fmt.Errorf("the throttle of the slow disk: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(cgroup, setting), []byte(value), 0); err != nil {
-		return "", errors.Join(fmt.Errorf("the throttle of the slow disk: %w", err), os.Remove(cgroup))
-	}
-	return cgroup, nil
-}
-
-// wholeDisk is the number, major:minor, of the disk that a file is on; a partition can't be throttled.
-func wholeDisk(file string) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(file, &st); err != nil {
-		return "", err
-	}
-	device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-	sys, err := filepath.EvalSymlinks("/sys/dev/block/" + device)
-	if err != nil {
-		return "", fmt.Errorf("%s is on no disk that could be throttled: give -dir another folder (%w)", file, err)
-	}
-	if _, err := os.Stat(filepath.Join(sys, "partition")); err == nil {
-		sys = filepath.Dir(sys)
-	}
-	number, err := os.ReadFile(filepath.Join(sys, "dev"))
-	return strings.TrimSpace(string(number)), err
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/migration"
+	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
 // figures are what one migration was like. Durations are nanoseconds in JSON.
@@ -41,28 +42,28 @@ const settle = 1500 * time.Millisecond
 
 // measure reads the guest's lines. Those that were complete between begin and end+settle are around
 // the migration, those from control to begin are beside it.
-func measure(lines []second, control, begin, end time.Time) (f figures, err error) {
-	var before, after []second
+func measure(lines []moving.Line, control, begin, end time.Time) (f figures, err error) {
+	var before, after []moving.Line
 	requests, took := 0.0, 0.0
 	for i, s := range lines {
 		switch {
-		case s.host.Before(control):
-		case s.host.Before(begin):
+		case s.Host.Before(control):
+		case s.Host.Before(begin):
 			before = append(before, s)
 			f.ControlGap, f.ControlLatency = max(f.ControlGap, s.Gap), max(f.ControlLatency, s.Max)
 			if i > 0 {
 				d := (s.At - lines[i-1].At).Seconds()
 				requests, took = requests+s.IOPS*d, took+d
 			}
-		case s.host.Before(end.Add(settle)):
+		case s.Host.Before(end.Add(settle)):
 			f.Latency = max(f.Latency, s.Max)
 			if s.Gap > f.Gap {
-				f.Gap, f.GapAt = s.Gap, s.host.Sub(begin)
+				f.Gap, f.GapAt = s.Gap, s.Host.Sub(begin)
 			}
-			if lines[min(i+1, len(lines)-1)].side == lines[len(lines)-1].side {
+			if lines[min(i+1, len(lines)-1)].Side == lines[len(lines)-1].Side {
 				f.SwitchGap = max(f.SwitchGap, s.Gap)
 			}
-			if s.host.After(end) {
+			if s.Host.After(end) {
 				after = append(after, s)
 			}
 		}
@@ -77,10 +78,10 @@ func measure(lines []second, control, begin, end time.Time) (f figures, err erro
 
 // ahead is by how much the host's clock is ahead of the guest's, with an unknown constant: by the line that was
 // least on its way.
-func ahead(lines []second) time.Duration {
+func ahead(lines []moving.Line) time.Duration {
 	least := time.Duration(1<<63 - 1)
 	for _, s := range lines {
-		least = min(least, time.Duration(s.host.UnixNano())-s.At)
+		least = min(least, time.Duration(s.Host.UnixNano())-s.At)
 	}
 	return least
 }

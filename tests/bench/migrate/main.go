@@ -15,8 +15,7 @@
 //	lab.go      the way into the lab
 //	cell.go     what is varied; a guest that is migrated several times
 //	disk.go     the disks
-//	vmm.go      processes, of ebb.go and qemu.go; qmp.go: QEMU's monitor
-//	console.go  what the guest says, here and there
+//	vmm.go      ebb.go and qemu.go, with QEMU's monitor in qmp.go; the processes are package moving's
 //	figures.go  one migration's figures
 //	goals.go    what ebb is meant to reach
 //	doc.go      the table
@@ -39,6 +38,7 @@ import (
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
 	"github.com/ebb-vmm/ebb/tests/bench/host"
+	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
@@ -171,7 +171,7 @@ func (o options) run(ctx context.Context) error {
 		return err
 	}
 	defer remove()
-	b := &bench{o: o, kernel: kernel, dir: dir}
+	b := &bench{Host: moving.Host{Dir: dir}, o: o, kernel: kernel}
 	if o.demo {
 		return b.demonstrate(ctx, disks)
 	}
@@ -195,7 +195,7 @@ func (b *bench) warmUp(ctx context.Context, disks map[string]disk) error {
 	for _, c := range candidates[:2] {
 		c.Disk, c.Depth = slow, b.o.depths[0]
 		b.cell, b.disk = c, disks[slow]
-		if _, err := b.visit(ctx, 1, [2]place{here, here}); err != nil {
+		if _, err := b.visit(ctx, 1, [2]moving.Place{moving.Here, moving.Here}); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,7 @@ func (b *bench) round(ctx context.Context, r *record, round int, disks map[strin
 				}
 				c.Disk, c.Depth = name, depth
 				b.cell, b.disk = c, disks[name]
-				samples, err := b.visit(ctx, min(b.o.chain, b.o.migrations-round*b.o.chain), [2]place{here, here})
+				samples, err := b.visit(ctx, min(b.o.chain, b.o.migrations-round*b.o.chain), [2]moving.Place{moving.Here, moving.Here})
 				for _, s := range samples {
 					s.Round = round
 					fmt.Printf("round %d  %v\n", round+1, s)

@@ -4,16 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
+	"slices"
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
-// RunInLab runs this program again in a lab, where there are null_blk devices and diskbench, and
-// which may write to the folder of doc.
-func RunInLab(ctx context.Context, doc string) error {
+// RunInLab runs this program again, with more arguments, in a lab where there are null_blk devices and diskbench.
+func RunInLab(ctx context.Context, o lab.Options, more ...string) error {
 	build, err := guest.BuildDir()
 	if err != nil {
 		return err
@@ -25,11 +23,8 @@ func RunInLab(ctx context.Context, doc string) error {
 	if err != nil {
 		return err
 	}
-	code, err := lab.Run(ctx, lab.Options{
-		Modules:  []string{"null_blk nr_devices=0", "dm-mod"},
-		Deadline: time.Hour,
-		Shares:   []string{filepath.Dir(doc)},
-	}, append([]string{self}, os.Args[1:]...), nil, os.Stdout, os.Stderr)
+	o.Modules = append([]string{"null_blk nr_devices=0"}, o.Modules...)
+	code, err := lab.Run(ctx, o, slices.Concat([]string{self}, os.Args[1:], more), nil, os.Stdout, os.Stderr)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d in the lab", code)
 	}

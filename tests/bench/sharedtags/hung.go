@@ -18,7 +18,7 @@ import (
 )
 
 // besideHung is the rate of the disk fast while the other one, which was at work, answers nothing any more.
-func besideHung(ctx context.Context, o options, kernel, engine, fast string, other *nullblk.Hanging) (iops float64, err error) {
+func besideHung(ctx context.Context, o options, kernel, engine, fast string, other *nullblk.Mapped) (iops float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(o.seconds)*time.Second)
 	defer cancel()
 	m := diskvm.Machine{

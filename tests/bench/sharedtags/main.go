@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ func main() {
 		if lab.InLab() {
 			err = run(ctx, o)
 		} else {
-			err = nullblk.RunInLab(ctx, o.doc)
+			err = nullblk.RunInLab(ctx, lab.Options{Modules: []string{"dm-mod"}, Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}})
 		}
 	}
 	if err != nil {

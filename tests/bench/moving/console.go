@@ -1,9 +1,10 @@
-package main
+package moving
 
 import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,8 +12,8 @@ import (
 	"github.com/ebb-vmm/ebb/guest/report"
 )
 
-// console is what a guest has said at one side, line by line.
-type console struct {
+// Console is what a guest has said at one side, line by line.
+type Console struct {
 	mu    sync.Mutex
 	lines []stampedLine
 	rest  []byte // begins a line, of which the other side may have the end
@@ -24,7 +25,7 @@ type stampedLine struct {
 	at   time.Time // when it was complete, by the host's clock
 }
 
-func (c *console) follow(r io.Reader) {
+func (c *Console) follow(r io.Reader) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := r.Read(buf)
@@ -48,7 +49,7 @@ func (c *console) follow(r io.Reader) {
 }
 
 // state is how many lines there are, and the error says that no more come.
-func (c *console) state() (int, error) {
+func (c *Console) state() (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -57,30 +58,36 @@ func (c *console) state() (int, error) {
 	return len(c.lines), nil
 }
 
-// second is a line of the guest's, with the host's time.
-type second struct {
-	report.DiskBenchSecond
-	host time.Time
-	side int // of those that the timeline was made of
+// said is all so far, and the beginning of a line.
+func (c *Console) said() ([]stampedLine, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.lines), string(c.rest)
 }
 
-// timeline puts together what a guest said, first here and then there. Not a line may be missing,
+// Line is one of the guest's, with the host's time.
+type Line struct {
+	report.DiskBenchSecond
+	Host time.Time
+	Side int // of those that the timeline was made of
+}
+
+// Timeline puts together what a guest said, first here and then there. Not a line may be missing,
 // as it could be the one with the gap.
-func timeline(sides ...*console) (all []second, err error) {
+func Timeline(sides ...*Console) (all []Line, err error) {
 	rest := ""
 	for side, c := range sides {
-		c.mu.Lock()
-		for _, l := range c.lines {
+		lines, begun := c.said()
+		for _, l := range lines {
 			text := rest + l.text
 			rest = ""
 			if s, ok := report.ParseDiskBenchSecond(text); ok {
-				all = append(all, second{s, l.at, side})
-			} else if strings.Contains(text, "FAILED") || strings.Contains(text, "t=") {
-				err = fmt.Errorf("the guest said %q", text)
+				all = append(all, Line{s, l.at, side})
+			} else if strings.Contains(text, "FAILED") || strings.Contains(text, "t=") || strings.Contains(text, "errors=") {
+				return nil, fmt.Errorf("the guest said %q", text)
 			}
 		}
-		rest += string(c.rest)
-		c.mu.Unlock()
+		rest += begun
 	}
 	for i := range all {
 		if i > 0 && all[i].T != all[i-1].T+1 {

@@ -1,6 +1,7 @@
-package main
+package moving
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -11,15 +12,15 @@ import (
 // The throttle outside the lab: 100 writes take half a second, but for what a token bucket lets through at first.
 func TestThrottle(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "disk.img")
-	if err := writeImage(file); err != nil {
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cgroup, err := throttle(file)
+	cgroup, err := Throttle(200, file)
 	if err != nil {
 		t.Skip(err)
 	}
-	t.Cleanup(func() { exec.Command("rmdir", cgroup).Run() })
-	argv := slices.Concat(disk{file, cgroup}.command(), []string{"dd", "if=/dev/zero", "of=" + file, "bs=4096", "count=100", "oflag=direct", "conv=notrunc"})
+	t.Cleanup(cgroup.Remove)
+	argv := slices.Concat(cgroup.Command(), []string{"dd", "if=/dev/zero", "of=" + file, "bs=4096", "count=100", "oflag=direct", "conv=notrunc"})
 	begin := time.Now()
 	if said, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, said)
