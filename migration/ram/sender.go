@@ -19,10 +19,10 @@ import (
 type Sender struct {
 	regions []Region
 	log     Log
-	streams []*wire.Conn
 	limit   *rate.Limiter // bytes a second; nil: none
 
 	dirty [][]uint64 // by region: to be sent
+	outs  []out      // by stream
 	mark  uint32     // of the last pass
 	sent  Sent
 }
@@ -39,7 +39,10 @@ type Sent struct {
 // NewSender sends on streams, each of which has one writer from now on. All pages are dirty at
 // first. bandwidth is the most bytes a second, all streams together; 0: no bound.
 func NewSender(regions []Region, log Log, streams []*wire.Conn, bandwidth uint64) *Sender {
-	s := &Sender{regions: regions, log: log, streams: streams}
+	s := &Sender{regions: regions, log: log, outs: make([]out, len(streams))}
+	for i, c := range streams {
+		s.outs[i].conn = c
+	}
 	if bandwidth > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(bandwidth), int(max(wire.MaxPages+wire.HeaderSize, bandwidth/100)))
 	}
@@ -112,20 +115,20 @@ func (s *Sender) Sent() Sent { return s.sent }
 
 func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
 	begin := time.Now()
-	outs := make([]out, len(s.streams))
-	errs := make([]error, len(s.streams))
+	errs := make([]error, len(s.outs))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	limit := s.limit
+	if last {
+		limit = nil
+	}
 	s.mark++
 	var sending sync.WaitGroup
-	for i, c := range s.streams {
+	for i := range s.outs {
 		sending.Go(func() {
-			o := &outs[i]
-			o.ctx, o.conn = ctx, c
-			defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })() // it need not wait for the peer
-			if !last {
-				o.limit = s.limit
-			}
+			o := &s.outs[i]
+			o.begin(ctx, limit)
+			defer context.AfterFunc(ctx, func() { _ = o.conn.SetDeadline(time.Unix(1, 0)) })() // it need not wait for the peer
 			if errs[i] = s.stream(o, i, last); errs[i] != nil {
 				cancel()
 			}
@@ -133,12 +136,13 @@ func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
 	}
 	sending.Wait()
 	r.Sending = time.Since(begin)
-	for i := range outs {
-		r.Bytes += outs[i].pages * PageSize
-		r.Wire += outs[i].bytes
-		s.sent.Pages += outs[i].pages
-		s.sent.Zeroes += outs[i].zeroes
-		s.sent.Throttle += outs[i].waited
+	for i := range s.outs {
+		o := &s.outs[i]
+		r.Bytes += o.pages * PageSize
+		r.Wire += o.bytes
+		s.sent.Pages += o.pages
+		s.sent.Zeroes += o.zeroes
+		s.sent.Throttle += o.waited
 	}
 	s.sent.Bytes += r.Wire
 	s.sent.Passes++
@@ -151,7 +155,7 @@ func (s *Sender) stream(o *out, nr int, last bool) error {
 	for i, r := range s.regions {
 		bitmap := s.dirty[i]
 		for at := 0; at < len(bitmap); at, chunk = at+chunkWords, chunk+1 {
-			if chunk%len(s.streams) != nr {
+			if chunk%len(s.outs) != nr {
 				continue
 			}
 			part := bitmap[at:min(at+chunkWords, len(bitmap))]
@@ -194,24 +198,37 @@ func (s *Sender) confirm(c *wire.Conn) error {
 
 // out gathers pages into frames for one stream.
 type out struct {
-	ctx    context.Context
-	conn   *wire.Conn
-	limit  *rate.Limiter
-	waited time.Duration
+	conn *wire.Conn
 
+	// Of a pass.
+	ctx                  context.Context
+	limit                *rate.Limiter
+	waited               time.Duration
 	bytes, pages, zeroes uint64
 
-	runs    [maxRuns]run
-	count   int
-	content []byte // private: the guest goes on writing, and the checksum must be right
-	table   [tableHead + maxRuns*runSize]byte
-	frame   []byte
+	// Of a frame.
+	runs   [maxRuns]run
+	count  int
+	length int // of the content
+	// frame is sent as one piece. Its content, from contentAt on, is a copy: the guest goes on writing, and the checksum
+	// must be right. Before it is room for the header and the table, which end there.
+	frame [contentAt + maxContent]byte
 }
+
+// contentAt is a whole page, as copies to aligned addresses are faster.
+const contentAt = PageSize
 
 type run struct {
 	page  uint64
 	pages uint32
 	kind  uint32
+}
+
+// begin prepares for a pass.
+func (o *out) begin(ctx context.Context, limit *rate.Limiter) {
+	o.ctx, o.limit = ctx, limit
+	o.waited, o.bytes, o.pages, o.zeroes = 0, 0, 0, 0
+	o.count, o.length = 0, 0
 }
 
 var zeroPage [PageSize]byte
@@ -235,7 +252,7 @@ func (o *out) page(number uint64, page []byte) error {
 		kind = kindZeroes
 		o.zeroes++
 	} else {
-		o.content = append(o.content, page...)
+		o.length += copy(o.frame[contentAt+o.length:], page)
 		o.pages++
 	}
 	if n := o.count; n > 0 && o.runs[n-1].kind == kind && o.runs[n-1].page+uint64(o.runs[n-1].pages) == number {
@@ -244,7 +261,7 @@ func (o *out) page(number uint64, page []byte) error {
 		o.runs[n] = run{number, 1, kind}
 		o.count++
 	}
-	if o.count == maxRuns || len(o.content) == maxContent {
+	if o.count == maxRuns || o.length == maxContent {
 		return o.flush()
 	}
 	return nil
@@ -255,22 +272,21 @@ func (o *out) flush() error {
 		return nil
 	}
 	le := binary.LittleEndian
-	table := o.table[:tableHead+o.count*runSize]
-	clear(table[:tableHead])
-	le.PutUint16(table, uint16(o.count))
+	start := contentAt - wire.HeaderSize - tableHead - o.count*runSize
+	frame := o.frame[start : contentAt+o.length]
+	payload := frame[wire.HeaderSize:]
+	clear(payload[:tableHead])
+	le.PutUint16(payload, uint16(o.count))
 	for i, r := range o.runs[:o.count] {
-		b := table[tableHead+i*runSize:]
+		b := payload[tableHead+i*runSize:]
 		le.PutUint64(b, r.page)
 		le.PutUint32(b[8:], r.pages)
 		le.PutUint32(b[12:], r.kind)
 	}
-	o.frame = append(o.frame[:0], make([]byte, wire.HeaderSize)...)
-	wire.PutHeader(o.frame, wire.Pages, len(table)+len(o.content), table, o.content)
-	o.frame = append(o.frame, table...)
-	n := len(o.frame) + len(o.content)
+	wire.PutHeader(frame, wire.Pages, len(payload), payload)
 	if o.limit != nil {
 		begin := time.Now()
-		if err := o.limit.WaitN(o.ctx, n); err != nil {
+		if err := o.limit.WaitN(o.ctx, len(frame)); err != nil {
 			return err
 		}
 		o.waited += time.Since(begin)
@@ -278,15 +294,10 @@ func (o *out) flush() error {
 	if err := o.ctx.Err(); err != nil {
 		return err
 	}
-	if _, err := o.conn.Write(o.frame); err != nil {
+	if _, err := o.conn.Write(frame); err != nil {
 		return err
 	}
-	if len(o.content) > 0 {
-		if _, err := o.conn.Write(o.content); err != nil {
-			return err
-		}
-	}
-	o.bytes += uint64(n)
-	o.count, o.content = 0, o.content[:0]
+	o.bytes += uint64(len(frame))
+	o.count, o.length = 0, 0
 	return nil
 }
