@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -159,6 +160,19 @@ func TestDeadlineSaysHowFarItCame(t *testing.T) {
 	code, _, _, err := shell(t, Options{Deadline: 1}, "true", "")
 	if code != -1 || err == nil || !strings.Contains(err.Error(), "deadline of 1ns has passed") {
 		t.Errorf("exit code %d, %v", code, err)
+	}
+}
+
+// A lab that is not ready in time is booted again, some times, and reads nothing of what is meant for the command.
+func TestNeverReady(t *testing.T) {
+	need(t)
+	limit := bootLimit
+	defer func() { bootLimit = limit }()
+	bootLimit = 1
+	in := strings.NewReader("for the command")
+	code, err := Run(t.Context(), Options{}, []string{"true"}, in, nil, nil)
+	if code != -1 || !errors.Is(err, errNeverReady) || in.Len() != len("for the command") {
+		t.Errorf("exit code %d, %v, %d bytes left", code, err, in.Len())
 	}
 }
 

@@ -37,6 +37,26 @@ func Run(ctx context.Context, o Options, argv []string, stdin io.Reader, stdout,
 		ctx, cancel = context.WithTimeoutCause(ctx, o.Deadline, fmt.Errorf("the deadline of %v has passed", o.Deadline))
 		defer cancel()
 	}
+	for boots := 1; ; boots++ {
+		code, err := runOnce(ctx, o, argv, streams{stdin, stdout, stderr})
+		if !errors.Is(err, errNeverReady) || boots == mostBoots {
+			return code, err
+		}
+		fmt.Fprintln(os.Stderr, err, "(it is booted again)")
+	}
+}
+
+// A lab whose agent is not ready in time has done nothing yet, and is booted again. It happens, seldom: all of its processors
+// are busy with exceptions then, for ever. It may be the emulator's way with kernel code that is patched while
+// others run it (agent/hold.go).
+const mostBoots = 3
+
+var bootLimit = 2 * time.Minute // tests change it
+
+var errNeverReady = errors.New("the lab was not ready")
+
+// runOnce is Run with one boot. An errNeverReady has read nothing of the streams.
+func runOnce(ctx context.Context, o Options, argv []string, std streams) (int, error) {
 	started := time.Now()
 	m, err := start(ctx, o)
 	if err != nil && ctx.Err() != nil {
@@ -46,7 +66,7 @@ func Run(ctx context.Context, o Options, argv []string, stdin io.Reader, stdout,
 		return -1, fmt.Errorf("lab: %w", err)
 	}
 	defer m.stop()
-	s := newSession(m, o, argv, streams{stdin, stdout, stderr})
+	s := newSession(m, o, argv, std)
 	defer s.close()
 	s.prepared, s.launched = m.launched.Sub(started), m.launched
 	code, err := s.run(ctx)

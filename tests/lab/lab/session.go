@@ -24,7 +24,8 @@ type session struct {
 	o       Options
 	argv    []string
 	std     streams
-	restore func() // gives the terminal back
+	restore func()        // gives the terminal back
+	up      chan struct{} // holds an element when the agent is ready
 
 	prepared time.Duration
 	launched time.Time
@@ -41,7 +42,7 @@ func newSession(m *machine, o Options, argv []string, std streams) *session {
 	if std.err == nil {
 		std.err = io.Discard
 	}
-	s := &session{m: m, o: o, argv: argv, std: std, restore: func() {}}
+	s := &session{m: m, o: o, argv: argv, std: std, restore: func() {}, up: make(chan struct{}, 1)}
 	s.enter("the lab booted")
 	return s
 }
@@ -65,17 +66,26 @@ func (s *session) run(ctx context.Context) (int, error) {
 	}
 	stop := s.forwardSignals(command)
 	defer stop()
-	go s.sendInput()
 	ended := make(chan outcome, 1)
 	go func() {
 		code, err := s.receive()
 		ended <- outcome{code, err}
 	}()
-	select {
-	case e := <-ended:
-		return e.code, e.err
-	case <-ctx.Done():
-		return -1, fmt.Errorf("%w while %s", context.Cause(ctx), s.at())
+	up, limit := s.up, time.NewTimer(bootLimit)
+	defer limit.Stop()
+	for {
+		select {
+		case <-up:
+			up = nil
+			limit.Stop()
+			go s.sendInput()
+		case e := <-ended:
+			return e.code, e.err
+		case <-limit.C:
+			return -1, fmt.Errorf("%w within %v", errNeverReady, bootLimit)
+		case <-ctx.Done():
+			return -1, fmt.Errorf("%w while %s", context.Cause(ctx), s.at())
+		}
 	}
 }
 
@@ -125,6 +135,7 @@ func (s *session) receive() (int, error) {
 // ready notes that the command starts now.
 func (s *session) ready(h wire.Hello) {
 	s.enter("the command ran")
+	s.up <- struct{}{}
 	if s.o.Started == nil {
 		return
 	}
