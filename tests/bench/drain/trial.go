@@ -48,7 +48,6 @@ type shown struct {
 type rig struct {
 	vms    moving.EBB
 	kernel string
-	dir    string
 }
 
 // options of the VM, less its disks.
