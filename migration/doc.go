@@ -3,13 +3,13 @@
 //	source                                                            destination
 //	Send ── Source (core.go): what to do next, and nothing else       Receive ── destination.go
 //	  │        Step(event) → actions                                     │
-//	  ├── source.go, handover.go: carry the actions out                  │
+//	  ├── source.go, connect.go, handover.go: carry the actions out      │
 //	  ├── drain: windows that follow the disks (package drain)           │
 //	  ├── ram: passes over memory (package ram) ═══ connections ═══▶     ├── ram
 //	  └── Guest, Disk (guest.go): the machine                            └── Host, Incoming (guest.go)
 //
-// The package knows no KVM and no virtio: it sees the interfaces of guest.go, and what a machine is and
-// needs goes over as JSON that it doesn't look into. [Source] is a pure state machine, drawn in
+// The package knows no KVM and no virtio: it sees the interfaces of guest.go, and what a machine is
+// goes over as JSON, its state as bytes, neither of which it looks into. [Source] is a pure state machine, drawn in
 // phase.go and tested by the scripts in testdata. PROTOCOL.md has the frames and their order.
 //
 // What holds at every moment, whatever fails (world_test.go checks it with everything failing):

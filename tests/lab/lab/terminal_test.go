@@ -15,7 +15,7 @@ func terminalPair(t *testing.T) (person, program *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Skip("this machine has no pseudo-terminals:", err)
 	}
 	t.Cleanup(func() { person.Close() })
 	fd := int(person.Fd())

@@ -1,0 +1,201 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/ram"
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// The source's connections: how they are made, what the destination says on them, and what the user is told
+// when one is lost.
+
+// connect asks the destination.
+func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
+	if err := kept(d.disks); err != nil {
+		return Event{}, err
+	}
+	machine, err := d.guest.Describe()
+	if err != nil {
+		return Event{}, err
+	}
+	if d.control, err = d.open(ctx); err != nil {
+		return Event{}, err
+	}
+	files := d.guest.Files()
+	defer closeFiles(files)
+	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
+	for _, f := range files {
+		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
+	}
+	if err := d.control.Send(wire.Hello, h); err != nil {
+		return Event{}, d.unanswered(err)
+	}
+	var a accept
+	if err := answer(d.control, wire.Accept, &a); err != nil {
+		return Event{}, d.refused(err)
+	}
+	if err := d.guest.Check(a.Machine); err != nil {
+		return Event{}, err
+	}
+	// A message there and back takes as long as the fastest of some: each waits for other things, too.
+	trip := time.Duration(math.MaxInt64)
+	streams := make([]*wire.Conn, d.o.Streams)
+	for i := range streams {
+		if streams[i], err = d.open(ctx); err != nil {
+			return Event{}, err
+		}
+		asked := time.Now()
+		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
+			return Event{}, d.unanswered(err)
+		}
+		if err := answer(streams[i], wire.Joined, nil); err != nil {
+			return Event{}, d.unanswered(err)
+		}
+		trip = min(trip, time.Since(asked))
+	}
+	for _, k := range d.disks {
+		d.mu.Lock()
+		d.offered = append(d.offered, k)
+		d.mu.Unlock()
+		if err := k.OfferReservation(); err != nil {
+			return Event{}, fmt.Errorf("disk %s: %w", k.ID(), err)
+		}
+	}
+	asked := time.Now()
+	if err := d.control.Send(wire.Offered, nil); err != nil {
+		return Event{}, d.unanswered(err)
+	}
+	if err := answer(d.control, wire.Reserved, nil); err != nil {
+		return Event{}, d.refused(err)
+	}
+	trip = min(trip, time.Since(asked))
+	d.report.ram.Lock() // progress looks at it
+	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
+	d.report.ram.Unlock()
+	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
+	d.tasks.Go(d.listen)
+	if err := sendFiles(d.control, files); err != nil {
+		return Event{}, d.unsent(err)
+	}
+	return Event{Trip: trip}, nil
+}
+
+// answer waits for a frame, no longer than answerLimit; what comes after it may take as long as it does.
+func answer(c *wire.Conn, t wire.Type, out any) error {
+	_ = c.SetReadDeadline(time.Now().Add(answerLimit))
+	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	return c.Expect(t, out)
+}
+
+// open makes a connection that ends with the migration.
+func (d *sourceDriver) open(ctx context.Context) (*wire.Conn, error) {
+	c, err := d.o.Security.dial(ctx, d.o.Address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	if ctx.Err() != nil {
+		d.mu.Unlock()
+		c.Close()
+		return nil, ctx.Err()
+	}
+	d.conns = append(d.conns, c)
+	d.mu.Unlock()
+	w, err := wire.Open(c, answerLimit)
+	if err != nil {
+		hint := "; is it `ebb receive` that listens there, without --tls-dir?"
+		switch {
+		case errors.As(err, new(wire.VersionError)):
+			hint = ""
+		case d.o.Security.TLSDir != "": // only now a server tells what it thinks of our certificate
+			hint = "; check --tls-dir on both sides"
+		}
+		return nil, fmt.Errorf("tcp:%s: %w%s", d.o.Address, cause(err), hint)
+	}
+	return w, nil
+}
+
+func (d *sourceDriver) lost(err error) error {
+	return fmt.Errorf("the link to tcp:%s is lost (%w)", d.o.Address, broken(err))
+}
+
+// unanswered is the error of a connection before listen has begun. A destination that gives up says why on the
+// control connection, and that is what the user should hear.
+func (d *sourceDriver) unanswered(err error) error {
+	if errors.As(err, new(wire.PeerError)) {
+		return d.refused(err)
+	}
+	_ = d.control.SetReadDeadline(time.Now().Add(partLimit))
+	if said := d.control.Expect(wire.Abort, nil); errors.As(said, new(wire.PeerError)) {
+		return d.refused(said)
+	}
+	return d.lost(err)
+}
+
+// unsent is unanswered while listen runs.
+func (d *sourceDriver) unsent(err error) error {
+	select {
+	case <-d.heard:
+		return d.said
+	case <-time.After(deadLink):
+		return d.lost(err)
+	}
+}
+
+func (d *sourceDriver) refused(err error) error {
+	if p := (wire.PeerError{}); errors.As(err, &p) {
+		return fmt.Errorf("the destination at tcp:%s says: %s", d.o.Address, p.Reason)
+	}
+	return d.lost(err)
+}
+
+// listen takes what the destination says.
+func (d *sourceDriver) listen() {
+	ctx := d.ctx
+	defer close(d.heard)
+	for {
+		h, err := d.control.Next()
+		var body []byte
+		if err == nil {
+			body, err = d.control.Payload(h)
+		}
+		if err == nil && h.Type == wire.Abort {
+			err = wire.Reason(body)
+		}
+		if err != nil {
+			d.said = d.refused(err)
+			if ctx.Err() == nil {
+				d.post(Event{Kind: Failed, Err: d.said})
+			}
+			return
+		}
+		switch h.Type {
+		case wire.Ready:
+			d.post(Event{Kind: DestinationReady})
+		case wire.Given:
+			select {
+			case d.given <- struct{}{}:
+			default:
+			}
+		case wire.Loaded:
+			d.post(Event{Kind: Loaded})
+		case wire.Running:
+			var r runs
+			_ = wire.Decode(body, &r) // only for the report
+			d.report.resume = r.Resume
+			d.said = d.lost(io.EOF)
+			d.post(Event{Kind: Runs})
+			return
+		default:
+			d.said = fmt.Errorf("the destination sent %v, which is not its to send now", h.Type)
+			d.post(Event{Kind: Failed, Err: d.said})
+			return
+		}
+	}
+}
