@@ -45,6 +45,12 @@ func (t *kvmTraits) learn(s *kvm.System, vm *kvm.VM, c *kvm.VCPU) error {
 	if t.khz, err = c.GetTSCKHz(); err != nil {
 		return err
 	}
+	// What KVM has set itself can be set again. If not, it failed when it made the vCPU, kept that to itself, and takes the
+	// guest's TSC for 0 (kvm_set_tsc_khz in arch/x86/kvm/x86.c).
+	if err = c.SetTSCKHz(t.khz); err != nil {
+		return fmt.Errorf("KVM was loaded when this host's TSC was not calibrated yet, and the guest's timers would fire too late: "+
+			"unload kvm_amd or kvm_intel, and kvm, and load them again: %w", err)
+	}
 	_, err = c.GetTSCOffset()
 	t.tscOffsets = err == nil
 	flags, err := vm.CheckExtension(kvm.CapAdjustClock)

@@ -23,6 +23,9 @@ func main() {
 	if err := early.MountAll(early.Basic); err != nil {
 		die(err)
 	}
+	if err := awaitTSC(); err != nil {
+		die(err)
+	}
 	if err := early.LoadModules(); err != nil {
 		die(err)
 	}
