@@ -22,11 +22,12 @@ var workloads = map[string]struct {
 	"idle":     {idle, "count=100 every=100ms"},                           // prints a counter and the clock
 	"pattern":  {writePattern, "disks= offset=0 size= block=64k check=1"}, // package pattern, by serial
 	"verify":   {verifyPattern, "disks= offset=0 size= block=64k"},
-	"discard":  {discard, "disks= offset=0 size=4m"},         // BLKDISCARD and BLKZEROOUT
-	"ioerror":  {ioErrors, "disks= op="},                     // op=read@0+4096, write@, discard@, zero@ or flush; may be repeated
-	"fio":      {fio, "disks= size=16m depth=16"},            // crc32c verify with flushes beside random trims
-	"ext4":     {ext4, "disks= files=24 size=256k rounds=2"}, // files with checksums, fsync, fstrim, remount
-	"ledger":   {ledger, "disks= size=4m depth=16 epoch=1"},  // rewrites and rereads blocks until a line is typed
+	"discard":  {discard, "disks= offset=0 size=4m"},                 // BLKDISCARD and BLKZEROOUT
+	"ioerror":  {ioErrors, "disks= op="},                             // op=read@0+4096, write@, discard@, zero@ or flush; may be repeated
+	"fio":      {fio, "disks= size=16m depth=16"},                    // crc32c verify with flushes beside random trims
+	"ext4":     {ext4, "disks= files=24 size=256k rounds=2"},         // files with checksums, fsync, fstrim, remount
+	"ledger":   {ledger, "disks= size=4m depth=16 epoch=1"},          // rewrites and rereads blocks until a line is typed
+	"load":     {load, "disks= depth=0 fill=0 dirty=0 period=200ms"}, // keeps disks and memory busy for ever, and says what its clocks see
 }
 
 // runAll runs the workloads of an ebb.run= argument in order, up to the first that fails.

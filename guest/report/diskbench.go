@@ -76,7 +76,8 @@ func (b *DiskBench) parse(text string) error {
 	return f.failed
 }
 
-// DiskBenchSecond is one line of the benchmark when it runs for ever, a second or what else period= asks for:
+// DiskBenchSecond is one line of the benchmark when it runs for ever, a second or what else period= asks for, and of the Linux guest's
+// workload load:
 //
 //	diskbench: t=5 at=5000012.4us iops=335668 max=5492.6us gap=4448.8us kicks=18262 errors=0 idle=0 verified=0 mismatches=0
 type DiskBenchSecond struct {
@@ -84,11 +85,18 @@ type DiskBenchSecond struct {
 	At                   time.Duration // since it began, by the guest's clock
 	IOPS                 float64
 	Max                  time.Duration // longest request that came back
-	Gap                  time.Duration // longest time between two looks at the rings: a blackout is in it
+	Gap                  time.Duration // longest time between two looks at the rings, or the clocks: a blackout is in it
 	Kicks                int64
 	Idle                 int   // disks of which nothing came back
 	Errors               int64 // since it began, as the next two
 	Verified, Mismatches int64
+}
+
+// String is the line.
+func (s DiskBenchSecond) String() string {
+	us := func(d time.Duration) float64 { return float64(d) / 1e3 }
+	return fmt.Sprintf("%st=%d at=%.1fus iops=%.0f max=%.1fus gap=%.1fus kicks=%d errors=%d idle=%d verified=%d mismatches=%d", diskBenchPrefix,
+		s.T, us(s.At), s.IOPS, us(s.Max), us(s.Gap), s.Kicks, s.Errors, s.Idle, s.Verified, s.Mismatches)
 }
 
 // ParseDiskBenchSecond reads a line of a guest's console. ok is false if it is another one.

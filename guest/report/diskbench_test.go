@@ -50,6 +50,9 @@ func TestParseDiskBenchSecond(t *testing.T) {
 	if got, ok := ParseDiskBenchSecond(line); !ok || got != want {
 		t.Errorf("got %+v, %v", got, ok)
 	}
+	if got := want.String() + "\r\n"; got != line {
+		t.Errorf("%q is not what was read", got)
+	}
 	for _, other := range []string{"", diskBenchLine, line[:40], strings.Replace(line, "t=2", "t=two", 1), "ebb: t=2"} {
 		if _, ok := ParseDiskBenchSecond(other); ok {
 			t.Errorf("%q was taken for a second", other)
