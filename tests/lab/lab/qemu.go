@@ -49,7 +49,7 @@ func (q *qemu) start() (*process, error) {
 	o := q.options
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt," + noXSAVE,
+		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt," + noXSAVE + "," + noCRC32,
 		"-smp", fmt.Sprint(o.CPUs + reservedCPUs), "-m", fmt.Sprint(o.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", o.MemoryMiB), // shared with virtiofsd
 		"-machine", "q35,memory-backend=ram",
@@ -119,6 +119,10 @@ func Available() error {
 // with the state components it has just enabled, as if its XSETBV had not been intercepted; vector registers would then
 // be lost when it switches tasks. That is inferred from the guest's warning. Without XSAVE kernels use FXSAVE.
 const noXSAVE = "-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma"
+
+// noCRC32 takes the instruction for CRC-32C, which comes with SSE 4.2. QEMU computes it bit by bit, five times as slowly as a
+// program with a table, and what a migration sends has checksums.
+const noCRC32 = "-sse4.2"
 
 // reservedCPUs is how many processors the lab has beside those the command sees: tests/lab/agent/cpus.go says why.
 const reservedCPUs = 1
