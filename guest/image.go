@@ -72,6 +72,24 @@ func Build(ctx context.Context, s Spec) (Image, error) {
 	return img, ReplaceFile(img.Initrd, initrd.Bytes())
 }
 
+// BuiltImage is the default guest as `make images` left it.
+func BuiltImage() (Image, error) {
+	build, err := BuildDir()
+	if err != nil {
+		return Image{}, err
+	}
+	img := Image{
+		Kernel: Kernel{Series: DefaultSeries, Vmlinux: filepath.Join(build, "vmlinux-"+DefaultSeries)},
+		Initrd: filepath.Join(build, initrdName(Spec{Series: DefaultSeries})),
+	}
+	for _, f := range []string{img.Kernel.Vmlinux, img.Initrd} {
+		if _, err := os.Stat(f); err != nil {
+			return img, fmt.Errorf("%w: make images builds it", err)
+		}
+	}
+	return img, nil
+}
+
 // initrdName tells guests with different contents apart: "initrd-6.1-fio-mke2fs.cpio".
 func initrdName(s Spec) string {
 	parts := slices.Concat([]string{"initrd", s.Series}, s.Modules, s.Programs)

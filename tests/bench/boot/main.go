@@ -41,7 +41,7 @@ func main() {
 }
 
 func run(ebb, against string, rounds int, isInside bool) error {
-	img, err := builtImage()
+	img, err := guest.BuiltImage()
 	if err != nil {
 		return err
 	}
@@ -73,24 +73,6 @@ func run(ebb, against string, rounds int, isInside bool) error {
 		err = fmt.Errorf("exit code %d in the lab", code)
 	}
 	return err
-}
-
-// builtImage is what `make images` left.
-func builtImage() (guest.Image, error) {
-	build, err := guest.BuildDir()
-	if err != nil {
-		return guest.Image{}, err
-	}
-	img := guest.Image{
-		Kernel: guest.Kernel{Vmlinux: filepath.Join(build, "vmlinux-6.1")},
-		Initrd: filepath.Join(build, "initrd-6.1.cpio"),
-	}
-	for _, f := range []string{img.Kernel.Vmlinux, img.Initrd} {
-		if _, err := os.Stat(f); err != nil {
-			return img, fmt.Errorf("%w: make images builds it", err)
-		}
-	}
-	return img, nil
 }
 
 func makeDisks(dir string) (paths []string, err error) {

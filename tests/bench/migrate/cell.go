@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
@@ -10,8 +11,10 @@ import (
 
 // cell is what is varied.
 type cell struct {
-	Disk   string // fast or slow
+	Guest  string // ring3 or linux
+	Disk   string // fast or slow; "": none, and it is the memory that matters
 	Depth  int    // writes outstanding
+	Dirty  int    // MB of memory that it changes a second
 	VMM    string // "ebb" or "QEMU"
 	Policy string // ebb's --drain
 }
@@ -23,8 +26,27 @@ func (c cell) candidate() string {
 	return c.VMM + " " + c.Policy
 }
 
-func (c cell) String() string {
-	return fmt.Sprintf("%s disk, %d writes, %s", c.Disk, c.Depth, c.candidate())
+func (c cell) ofMemory() bool { return c.Disk == "" }
+
+// load is what the guest does.
+func (c cell) load() string {
+	switch {
+	case c.ofMemory() && c.Dirty == 0:
+		return "idle"
+	case c.ofMemory():
+		return fmt.Sprintf("%d MB/s dirtied", c.Dirty)
+	case c.Guest == linux:
+		return fmt.Sprintf("Linux, %s disk, %d writes", c.Disk, c.Depth)
+	}
+	return fmt.Sprintf("%s disk, %d writes", c.Disk, c.Depth)
+}
+
+func (c cell) String() string { return c.load() + ", " + c.candidate() }
+
+// by is the same with another candidate.
+func (c cell) by(candidate cell) cell {
+	c.VMM, c.Policy = candidate.VMM, candidate.Policy
+	return c
 }
 
 // candidates are those compared, one of each VMM first.
@@ -33,6 +55,40 @@ var candidates = []cell{
 	{VMM: "QEMU"},
 	{VMM: "ebb", Policy: "serial"},
 	{VMM: "ebb", Policy: "off"},
+}
+
+// loads are those measured, each a cell without a candidate. A guest with Linux is there for one load of disks, and for all of memory.
+func (o options) loads() (list []cell) {
+	if o.ram {
+		return []cell{{Guest: linux}, {Guest: linux, Dirty: o.dirty}}
+	}
+	for _, guest := range o.guests {
+		for _, disk := range o.disks {
+			for _, depth := range o.depths {
+				if guest == ring3 || disk == slow && depth == linuxDepth {
+					list = append(list, cell{Guest: guest, Disk: disk, Depth: depth})
+				}
+			}
+		}
+	}
+	return list
+}
+
+const linuxDepth = 64
+
+// compared are a load's cells. With Linux, one of each VMM is enough.
+func (o options) compared(load cell) (list []cell) {
+	for i, c := range candidates {
+		if slices.Contains(o.candidates, c.candidate()) && (load.Guest == ring3 || i < 2) {
+			list = append(list, load.by(c))
+		}
+	}
+	return list
+}
+
+// boots tells whether a guest is among those measured.
+func (o options) boots(guest string) bool {
+	return slices.ContainsFunc(o.loads(), func(c cell) bool { return c.Guest == guest })
 }
 
 // sample is one migration.
@@ -44,8 +100,8 @@ type sample struct {
 }
 
 const (
-	startLimit   = 2 * time.Minute
-	migrateLimit = 2 * time.Minute
+	startLimit   = 5 * time.Minute // memory has to be filled
+	migrateLimit = 4 * time.Minute
 	firstLines   = 5 // of the guest's, before anything is done
 )
 
@@ -67,8 +123,10 @@ func (b *bench) visit(ctx context.Context, n int, places [2]moving.Place) (sampl
 			err = fmt.Errorf("%v: %w\n%s", b.cell, err, vms[len(vms)-1].Log.String())
 		}
 	}()
-	if err := b.disk.free(ctx); err != nil {
-		return nil, err
+	if b.disk.path != "" {
+		if err := b.disk.free(ctx); err != nil {
+			return nil, err
+		}
 	}
 	guest, err := v.start(ctx, places[0])
 	if guest != nil {
@@ -106,6 +164,12 @@ func (b *bench) visit(ctx context.Context, n int, places [2]moving.Place) (sampl
 // migrate moves the guest from the last but one to the last.
 func (b *bench) migrate(ctx context.Context, v vmm, vms []*moving.VM) (f figures, err error) {
 	from, to := vms[len(vms)-2], vms[len(vms)-1]
+	plain := 0.0
+	if b.cell.ofMemory() {
+		if plain, err = b.plainCopy(); err != nil {
+			return f, fmt.Errorf("a plain copy: %w", err)
+		}
+	}
 	control := time.Now()
 	if err := moving.Sleep(ctx, b.o.control); err != nil {
 		return f, err
@@ -133,6 +197,6 @@ func (b *bench) migrate(ctx context.Context, v vmm, vms []*moving.VM) (f figures
 	if err != nil {
 		return f, fmt.Errorf("%w\ndestination: %s", err, to.Log.String())
 	}
-	f.Own = own
+	f.Own, f.Plain = own, plain
 	return f, nil
 }

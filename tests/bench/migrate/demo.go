@@ -49,19 +49,19 @@ func (b *bench) demonstrate(ctx context.Context, disks map[string]disk) error {
 		return err
 	}
 	defer remove()
+	const depth = 64
+	load := cell{Guest: ring3, Disk: slow, Depth: depth}
 	if lab.InLab() {
-		if err := b.warmUp(ctx, disks); err != nil {
+		if err := b.warmUp(ctx, []cell{load}, disks); err != nil {
 			return err
 		}
 	}
-	const depth = 64
 	fmt.Printf("A guest keeps %d writes outstanding on a disk of %d requests a second, and moves between two hosts.\n\n", depth, slowIOPS)
 	const row = "%-13s %12s %14s %16s %16s %12s %10s\n"
 	fmt.Printf(row, "", "guest's gap", "without", "longest request", "without", "I/O held", "in flight")
 	fmt.Printf(row, "", "", "migration", "", "migration", "", "at stop")
 	for _, c := range candidates {
-		c.Disk, c.Depth = slow, depth
-		b.cell, b.disk = c, disks[slow]
+		b.cell, b.disk = load.by(c), disks[slow]
 		samples, err := b.visit(ctx, 1, hosts)
 		if err != nil {
 			return err

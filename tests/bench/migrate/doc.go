@@ -1,147 +1,55 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
-	"time"
-
-	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
-// publish prints the goals and writes the document.
-func (r *record) publish(doc string) error {
-	fmt.Println()
-	for _, g := range r.goals() {
-		fmt.Println(g)
+// publish prints the goals and writes the document, of disks and of memory, either of which may be nil.
+func publish(doc string, disks, memory *record) error {
+	if disks == nil && memory == nil {
+		return errors.New("nothing was measured yet")
 	}
-	if err := os.WriteFile(doc, []byte(r.markdown()), 0o644); err != nil {
+	fmt.Println()
+	if disks != nil {
+		printGoals(disks.diskGoals())
+	}
+	if memory != nil {
+		printGoals(memory.memoryGoals())
+	}
+	if err := os.WriteFile(doc, []byte(markdown(disks, memory)), 0o644); err != nil {
 		return err
 	}
 	fmt.Printf("\nwritten: %s\n", doc)
 	return nil
 }
 
-func (r *record) markdown() string {
+func markdown(disks, memory *record) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `# Live migration, beside QEMU
-
-A guest of one vCPU (guest/diskbench) that keeps 64 or 120 writes of 4 KiB outstanding is migrated from one process to another
-on the same host, with the same disk, opened with O_DIRECT by both. Its console tells, every %v and at both sides, the
-longest time between two looks at its disk (*gap*) and the longest request. Given are the largest from the beginning of a migration
-until %v after its end, and, beside it, those of the %v before (*control*). Each guest was migrated several times in a row, ebb and
-QEMU in turn. Medians and maxima over all migrations, in ms.
-
-    %s
-
-Host: %s.
-
-%s
-
-The *gap at the switch* is that of the guest's last line at the source and those at the destination; gaps elsewhere are the host's noise,
-as those of the control window, and what a migration takes of its processors. *Clock lost* is by how much the guest's time-stamp counter
-fell behind the host's clock: QEMU loads it as it was saved, which is after the disk was waited for, so that a guest in QEMU does not see
-all of its blackout. *Blackout* is the gap at the switch with what the clock lost. *Own downtime* is what the VMM itself says (ebb's
-report, QEMU's query-migrate).
-
-ebb: `+"`--downtime %v --stall %v`"+`. QEMU: downtime-limit %v, which counts memory only, max-bandwidth 10 GiB/s, aio=io_uring, one I/O thread.
-`, period, settle, r.Control, r.Command, r.Host, r.disksText(), r.Downtime, r.Stall, qemuDowntime)
-	b.WriteString("\n## Goals\n\n| | | measured | |\n|---|---|---|---|\n")
-	for _, g := range r.goals() {
-		if g.measured {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.name, g.limitText(), g.number(g.got), g.verdict())
-		}
+	b.WriteString("# Live migration, beside QEMU\n")
+	if disks != nil {
+		disks.writeDisks(&b)
 	}
-	for _, disk := range []string{slow, fast} {
-		for _, depth := range r.depths() {
-			cells := r.cells(disk, depth)
-			if len(cells) == 0 {
-				continue
-			}
-			fmt.Fprintf(&b, "\n## The %s disk, %d writes outstanding\n\n", disk, depth)
-			r.guestTable(&b, cells)
-			r.ebbTable(&b, cells)
-		}
+	if memory != nil {
+		memory.writeMemory(&b)
 	}
-	r.failures(&b)
 	return b.String()
 }
 
-func (r *record) disksText() string {
-	if r.InLab {
-		return fmt.Sprintf(`In the lab (docs/lab.md): emulated code runs at a tenth of native speed, and only ratios mean something. The slow disk is a
-drive that QEMU throttles to %d requests a second, the fast one a null_blk device that takes any number at once and %v for each, for
-the flush before the images change hands as well.`, slowIOPS, fastLatency)
-	}
-	return fmt.Sprintf("Both disks are a file on a real disk; the slow one is throttled by a cgroup to %d writes a second.", slowIOPS)
-}
-
-// cells are those of one table, in the order of candidates.
-func (r *record) cells(disk string, depth int) (list []cell) {
-	for _, c := range candidates {
-		c.Disk, c.Depth = disk, depth
-		if slices.ContainsFunc(r.Samples, func(s sample) bool { return s.Cell == c }) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-// pair is "median / maximum".
-func pair(s stat.Stat) string {
-	if s.N == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%.1f / %.1f", s.Median, s.High)
-}
-
-func (r *record) guestTable(b *strings.Builder, cells []cell) {
-	b.WriteString("| median / maximum, ms | n | gap | control | gap at the switch | clock lost | blackout | longest request | control | own downtime |\n|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, c := range cells {
-		n := fmt.Sprint(r.of(c, gap).N)
-		if f := r.failed(c); f > 0 {
-			n += fmt.Sprintf(", %d failed", f)
-		}
-		fmt.Fprintf(b, "| %s | %s |", c.candidate(), n)
-		for _, f := range []func(figures) float64{gap, controlGap, switchGap, lost, blackout, latency, controlLatency, downtime} {
-			fmt.Fprintf(b, " %s |", pair(r.of(c, f)))
-		}
-		b.WriteByte('\n')
+func printGoals(goals []goal) {
+	for _, g := range goals {
+		fmt.Println(g)
 	}
 }
 
-func (r *record) ebbTable(b *strings.Builder, cells []cell) {
-	b.WriteString("\nWhat ebb says of it, medians:\n\n" +
-		"| | stop | drain | last RAM | state | commit | I/O held, ms (max) | EBB, s | rate in EBB / before | in flight at stop (max) | holds missed | took, s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, c := range cells {
-		if c.VMM != "ebb" {
-			continue
+func writeGoals(b *strings.Builder, goals []goal) {
+	b.WriteString("\n| goal | | measured | |\n|---|---|---|---|\n")
+	for _, g := range goals {
+		if g.measured {
+			fmt.Fprintf(b, "| %s | %s | %s | %s |\n", g.name, g.limitText(), g.number(g.got), g.verdict())
 		}
-		median := func(figure func(own) time.Duration) string {
-			return fmt.Sprintf("%.1f", r.of(c, func(f figures) float64 { return ms(figure(f.Own)) }).Median)
-		}
-		seconds := func(figure func(own) time.Duration) string {
-			return fmt.Sprintf("%.1f", r.of(c, func(f figures) float64 { return figure(f.Own).Seconds() }).Median)
-		}
-		held := r.of(c, func(f figures) float64 { return ms(f.Own.Held) })
-		inFlight := r.of(c, func(f figures) float64 { return float64(f.Own.InFlight) })
-		missed := 0
-		for _, s := range r.Samples {
-			if s.Cell == c {
-				missed += len(s.Figures.Own.Retries)
-			}
-		}
-		rate := "–"
-		if e := r.ebbRates(c); e.N > 0 {
-			rate = fmt.Sprintf("%.2f", e.Median)
-		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %.0f (%.0f) | %s | %s | %.0f (%.0f) | %d | %s |\n", c.candidate(),
-			median(func(o own) time.Duration { return o.Split.Stop }), median(func(o own) time.Duration { return o.Split.Drain }),
-			median(func(o own) time.Duration { return o.Split.LastRAM }), median(func(o own) time.Duration { return o.Split.State }),
-			median(func(o own) time.Duration { return o.Split.Commit }), held.Median, held.High,
-			seconds(func(o own) time.Duration { return o.Ebb }), rate, inFlight.Median, inFlight.High, missed,
-			seconds(func(o own) time.Duration { return o.Total }))
 	}
 }
 

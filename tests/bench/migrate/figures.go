@@ -17,6 +17,7 @@ type figures struct {
 	Latency, ControlLatency time.Duration
 	Before                  float64       // requests a second in the control window
 	Lost                    time.Duration // that the guest's clock stood still, by the host's
+	Plain                   float64       // bytes a second of a plain copy, just before; 0: not measured
 
 	Own own
 }
@@ -24,6 +25,7 @@ type figures struct {
 // own is what the VMM says of it.
 type own struct {
 	Total, Downtime time.Duration
+	Sent            uint64 // bytes of memory, on the wire
 	// The rest is ebb's.
 	Split    migration.Downtime
 	Held     time.Duration // I/O
@@ -32,6 +34,9 @@ type own struct {
 	InFlight int           // when the vCPUs stopped
 	Retries  []string
 	Phases   []migration.PhaseTime
+	Rate     float64 // bytes of memory a second in the first pass
+	Passes   int
+	Throttle int // percent by which the guest was slowed down at the end
 }
 
 // blackout is how long the guest stood: as far as its own clock saw it, and what that lost.
@@ -91,6 +96,10 @@ func ebbsOwn(r *migration.Report) own {
 	o := own{
 		Total: r.Total, Downtime: r.Downtime.Total, Split: r.Downtime, Held: r.Held,
 		InFlight: r.InFlight, Retries: r.Retries, Phases: r.Phases,
+		Sent: r.Memory.Bytes, Passes: r.Memory.Passes, Throttle: r.Throttle,
+	}
+	if len(r.Passes) > 0 && r.Passes[0].Took > 0 {
+		o.Rate = float64(r.Passes[0].Bytes) / r.Passes[0].Took.Seconds()
 	}
 	for i, p := range r.Phases {
 		if p.Phase == migration.Ebb.String() && i+1 < len(r.Phases) {

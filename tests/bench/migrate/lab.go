@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
@@ -21,14 +20,17 @@ func (o options) runInLab(ctx context.Context) error {
 	if err := image.Truncate(diskSize); err != nil {
 		return err
 	}
-	share := filepath.Dir(o.raw)
-	if err := os.MkdirAll(share, 0o755); err != nil {
+	if err := os.MkdirAll(o.raw, 0o755); err != nil {
 		return err
 	}
-	return nullblk.RunInLab(ctx, lab.Options{
+	l := lab.Options{
 		Modules:  []string{"veth"},
 		Drives:   []string{lab.SlowDrive(image.Name(), slowIOPS)},
 		Deadline: 6 * time.Hour,
-		Shares:   []string{share},
-	}, "-host", o.host)
+		Shares:   []string{o.raw},
+	}
+	if o.ram {
+		l.MemoryMiB = 2*o.memoryMiB + 2048 // source, destination, and what else there is
+	}
+	return nullblk.RunInLab(ctx, l, "-host", o.host)
 }

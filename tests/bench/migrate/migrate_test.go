@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,9 +61,11 @@ func TestEbbsOwn(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	r := record{Command: "this one", Host: "a host", InLab: true, Downtime: 500 * ms1, Stall: 300 * ms1, Control: 4 * time.Second}
+	load := cell{Guest: ring3, Depth: 64}
 	add := func(disk, vmm, policy string, gap, lost time.Duration, failed string) {
+		load.Disk = disk
 		r.Samples = append(r.Samples, sample{
-			Cell: cell{disk, 64, vmm, policy}, Failed: failed,
+			Cell: load.by(cell{VMM: vmm, Policy: policy}), Failed: failed,
 			Figures: figures{Gap: gap + ms1, ControlGap: ms1, SwitchGap: gap, Lost: lost, Latency: 400 * ms1, ControlLatency: 320 * ms1, Before: 200, Own: own{EbbRate: 190, Held: 120 * ms1}},
 		})
 	}
@@ -72,7 +75,10 @@ func TestTable(t *testing.T) {
 	}
 	add(slow, "ebb", "adaptive", 0, 0, "no route\nmore")
 	add(fast, "ebb", "adaptive", 49*ms1, 0, "")
-	text := r.markdown()
+	load.Guest = linux
+	add(slow, "ebb", "adaptive", 30*ms1, 0, "")
+	add(slow, "QEMU", "", 300*ms1, 0, "")
+	text := markdown(&r, nil)
 	for _, line := range []string{
 		"    this one\n",
 		"| slow disk, 64 writes: ebb's gap / QEMU's, medians | at most 0.125 | 0.102 | pass |\n",
@@ -80,6 +86,8 @@ func TestTable(t *testing.T) {
 		"| slow disk, 64 writes: ebb's gap beyond that on the fast disk, medians | at most 2.0 ms | 1.0 ms | pass |\n",
 		"| slow disk, 64 writes: requests a second in EBB / before, median | at least 0.9 | 0.95 | pass |\n",
 		"| slow disk, 64 writes: ebb's longest request beyond that of the control window, maximum | at most 300.0 ms | 80.0 ms | pass |\n",
+		"| Linux, slow disk, 64 writes: ebb's gap / QEMU's, maxima | at most 0.125 | 0.103 | pass |\n",
+		"## Linux, the slow disk, 64 writes outstanding\n",
 		"| ebb adaptive | 3, 1 failed | 51.0 / 61.0 | 1.0 / 1.0 | 50.0 / 60.0 | 0.0 / 0.0 | 50.0 / 60.0 | 400.0 / 400.0 |",
 		"| QEMU | 3 | 501.0 / 601.0 |",
 		"- slow disk, 64 writes, ebb adaptive: no route\n",
@@ -90,5 +98,53 @@ func TestTable(t *testing.T) {
 	}
 	if strings.Contains(text, "more\n") {
 		t.Error("all of a failure's log is in the table")
+	}
+}
+
+func TestMemoryTable(t *testing.T) {
+	r := record{Command: "this one", InLab: true, Downtime: 500 * ms1, MemoryMiB: 1024}
+	add := func(dirty int, candidate cell, total time.Duration, rate float64) {
+		load := cell{Guest: linux, Dirty: dirty}
+		r.Samples = append(r.Samples, sample{Cell: load.by(candidate), Figures: figures{Gap: 30 * ms1, ControlGap: 2 * ms1, Plain: 200e6, Own: own{Downtime: 20 * ms1, Total: total, Rate: rate, Sent: 896 << 20}}})
+	}
+	add(0, adaptive, 4*time.Second, 160e6)
+	add(0, qemuCell, 5*time.Second, 0)
+	add(20, adaptive, 12*time.Second, 150e6)
+	add(20, qemuCell, 10*time.Second, 0)
+	text := markdown(nil, &r)
+	for _, line := range []string{
+		"no disk and 1024 MiB, of which 896 MiB are filled",
+		"| idle: ebb's time / QEMU's, medians | at most 1 | 0.8 | pass |\n",
+		"| idle: ebb's first pass / a plain copy, median | at least 0.7 | 0.8 | pass |\n",
+		"| 20 MB/s dirtied: ebb's time / QEMU's, medians | at most 1 | 1.2 | short |\n",
+		"| idle, QEMU | 1 | 5.0 / 5.0 | 939.5 / 939.5 | 30.0 / 30.0 | 2.0 / 2.0 | 20.0 / 20.0 | – | 200.0 / 200.0 | – | – |\n",
+	} {
+		if !strings.Contains(text, line) {
+			t.Errorf("the table lacks %q:\n%s", line, text)
+		}
+	}
+}
+
+// With Linux there is one load of disks, and no more of ebb than one policy.
+func TestCells(t *testing.T) {
+	o := options{guests: []string{ring3, linux}, disks: []string{slow, fast}, depths: []int{64, 120}, dirty: 20}
+	for _, c := range candidates {
+		o.candidates = append(o.candidates, c.candidate())
+	}
+	names := func() (list []string) {
+		for _, load := range o.loads() {
+			for _, c := range o.compared(load) {
+				list = append(list, c.String())
+			}
+		}
+		return list
+	}
+	if all := names(); len(all) != 4*4+2 || all[0] != "slow disk, 64 writes, ebb adaptive" || all[17] != "Linux, slow disk, 64 writes, QEMU" {
+		t.Errorf("%q", all)
+	}
+	o.ram = true
+	want := []string{"idle, ebb adaptive", "idle, QEMU", "20 MB/s dirtied, ebb adaptive", "20 MB/s dirtied, QEMU"}
+	if got := names(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
-// qemuDowntime is what QEMU is told to stay below. It counts memory only.
+// qemuDowntime is QEMU's limit where a disk is compared.
 const qemuDowntime = 50 * time.Millisecond
 
 type qemu struct {
@@ -27,18 +28,34 @@ func (q qemu) close() {
 }
 
 func (q qemu) argv(name string) []string {
-	driver := "file"
-	if strings.HasPrefix(q.disk.path, "/dev/") {
-		driver = "host_device"
-	}
-	return []string{
-		"qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host,-arch-capabilities", "-m", strings.TrimSuffix(memory, "M"),
+	g := q.boot()
+	argv := []string{
+		"qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host,-arch-capabilities", "-m", strconv.Itoa(g.memoryMiB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-		"-object", "iothread,id=io", "-kernel", q.kernel, "-append", q.cmdline(),
-		"-blockdev", fmt.Sprintf("driver=raw,node-name=d0,cache.direct=on,file.driver=%s,file.filename=%s,file.aio=io_uring,file.cache.direct=on", driver, q.disk.path),
-		"-device", fmt.Sprintf("virtio-blk-pci,drive=d0,iothread=io,queue-size=%d", queueSize),
+		"-kernel", g.kernel, "-append", g.cmdline,
 		"-qmp", "unix:" + q.socket(name) + ",server=on,wait=off",
 	}
+	if g.initrd != "" {
+		argv = append(argv, "-initrd", g.initrd)
+	}
+	if q.disk.path != "" {
+		driver := "file"
+		if strings.HasPrefix(q.disk.path, "/dev/") {
+			driver = "host_device"
+		}
+		argv = append(argv, "-object", "iothread,id=io",
+			"-blockdev", fmt.Sprintf("driver=raw,node-name=d0,cache.direct=on,file.driver=%s,file.filename=%s,file.aio=io_uring,file.cache.direct=on", driver, q.disk.path),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=d0,iothread=io,queue-size=%d", queueSize))
+	}
+	return argv
+}
+
+// downtime is what QEMU is told to stay below. It counts memory only, so that where memory is compared it is ebb's own.
+func (q qemu) downtime() time.Duration {
+	if q.cell.ofMemory() {
+		return q.o.downtime
+	}
+	return qemuDowntime
 }
 
 func (q qemu) socket(name string) string { return filepath.Join(q.Dir, name+".qmp") }
@@ -77,7 +94,7 @@ func (q qemu) receive(ctx context.Context, at moving.Place) (*moving.VM, error) 
 func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {
 	monitor := q.monitors[from]
 	err := monitor.do("migrate-set-parameters", map[string]any{
-		"downtime-limit": qemuDowntime.Milliseconds(), "max-bandwidth": 10 << 30,
+		"downtime-limit": q.downtime().Milliseconds(), "max-bandwidth": 10 << 30,
 	}, nil)
 	if err != nil {
 		return own{}, err
@@ -88,8 +105,9 @@ func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {
 	for {
 		var m struct {
 			Status    string
-			Downtime  int64  // ms
-			TotalTime int64  `json:"total-time"`
+			Downtime  int64 // ms
+			TotalTime int64 `json:"total-time"`
+			RAM       struct{ Transferred uint64 }
 			ErrorDesc string `json:"error-desc"`
 		}
 		if err := monitor.do("query-migrate", nil, &m); err != nil {
@@ -97,7 +115,8 @@ func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {
 		}
 		switch {
 		case m.Status == "completed" && m.TotalTime > 0: // it says so before it has worked out the rest
-			return own{Total: time.Duration(m.TotalTime) * time.Millisecond, Downtime: time.Duration(m.Downtime) * time.Millisecond}, nil
+			const unit = time.Millisecond
+			return own{Total: time.Duration(m.TotalTime) * unit, Downtime: time.Duration(m.Downtime) * unit, Sent: m.RAM.Transferred}, nil
 		case m.Status == "failed", m.Status == "cancelled":
 			return own{}, fmt.Errorf("QEMU's migration %s: %s", m.Status, m.ErrorDesc)
 		}

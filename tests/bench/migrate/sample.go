@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
@@ -16,7 +18,24 @@ type record struct {
 	Command, Host            string
 	InLab                    bool
 	Downtime, Stall, Control time.Duration
+	MemoryMiB                int // of guests whose memory matters
 	Samples                  []sample
+}
+
+// load reads what was saved; the error is nil, and so is the record, where nothing was.
+func load(path string) (*record, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &record{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
 }
 
 func (r *record) save(path string) error {
@@ -51,6 +70,25 @@ func (r *record) failed(c cell) (n int) {
 	return n
 }
 
+// count is how many migrations of a cell there were.
+func (r *record) count(c cell) string {
+	n := fmt.Sprint(r.of(c, gap).N)
+	if f := r.failed(c); f > 0 {
+		n += fmt.Sprintf(", %d failed", f)
+	}
+	return n
+}
+
+// loads are those measured, in the order of their first samples.
+func (r *record) loads() (list []cell) {
+	for _, s := range r.Samples {
+		if load := s.Cell.by(cell{}); !slices.Contains(list, load) {
+			list = append(list, load)
+		}
+	}
+	return list
+}
+
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
 func (s sample) String() string {
@@ -64,6 +102,9 @@ func (s sample) String() string {
 		d := f.Own.Split
 		text += fmt.Sprintf(" (stop %.1f drain %.1f RAM %.1f state %.1f commit %.1f)  I/O held %.0f ms  ebb %.2f s at %.0f of %.0f IOPS  in flight %d  retries %d",
 			ms(d.Stop), ms(d.Drain), ms(d.LastRAM), ms(d.State), ms(d.Commit), ms(f.Own.Held), f.Own.Ebb.Seconds(), f.Own.EbbRate, f.Before, f.Own.InFlight, len(f.Own.Retries))
+	}
+	if s.Cell.ofMemory() {
+		text += fmt.Sprintf("  plain copy %.0f MB/s  first pass %.0f MB/s  sent %.0f MB  passes %d  slowed by %d %%", f.Plain/1e6, f.Own.Rate/1e6, float64(f.Own.Sent)/1e6, f.Own.Passes, f.Own.Throttle)
 	}
 	for _, p := range f.Own.Phases {
 		text += fmt.Sprintf("  %s %.2f", p.Phase, p.At.Seconds())

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
+	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/machine/memory"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
@@ -22,21 +23,19 @@ type vmm interface {
 // bench is what all VMs have in common.
 type bench struct {
 	moving.Host
-	o      options
-	kernel string
-	cell   cell
-	disk   disk
+	o         options
+	diskbench string      // kernel of ring3
+	linux     guest.Image // of linux
+	memoryMiB int         // of a guest whose memory matters
+	cell      cell
+	disk      disk
+	random    *memory.RAM // for plainCopy; nil until it is called
 }
 
 const (
-	memory    = "64M"
 	period    = 200 * time.Millisecond // between the guest's lines
 	queueSize = 512                    // 3 descriptors a request
 )
-
-func (b *bench) cmdline() string {
-	return fmt.Sprintf("depth=%d size=4096 mode=write forever period=%d", b.cell.Depth, period.Milliseconds())
-}
 
 // throttled is a place where the disk's throttle is in force.
 func (b *bench) throttled(at moving.Place) moving.Place {
