@@ -19,28 +19,24 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 const (
 	memoryMiB = 512
 	disks     = 4
-	inside    = "-inside" // the process that runs where Linux boots
 )
 
 func main() {
 	rounds := flag.Int("rounds", 9, "how often each boots")
 	ebb := flag.String("ebb", "build/ebb", "the ebb to measure")
 	against := flag.String("against", "", "another build of ebb to compare with, in QEMU's place")
-	isInside := flag.Bool("inside", false, "measure the boots right here")
 	flag.Parse()
-	if err := run(*ebb, *against, *rounds, *isInside); err != nil {
-		fmt.Fprintln(os.Stderr, "bench/boot:", err)
-		os.Exit(1)
-	}
+	harness.Main("boot", func(ctx context.Context) error { return run(ctx, *ebb, *against, *rounds) })
 }
 
-func run(ebb, against string, rounds int, isInside bool) error {
+func run(ctx context.Context, ebb, against string, rounds int) error {
 	img, err := guest.BuiltImage()
 	if err != nil {
 		return err
@@ -54,7 +50,7 @@ func run(ebb, against string, rounds int, isInside bool) error {
 	if err != nil {
 		return err
 	}
-	if isInside {
+	if lab.InLab() {
 		return compare(candidates(ebb, against, img, images), rounds)
 	}
 	if err := ownShare(ebb, img, images, dir, rounds); err != nil {
@@ -67,8 +63,7 @@ func run(ebb, against string, rounds int, isInside bool) error {
 	if err != nil {
 		return err
 	}
-	argv := append([]string{self, inside}, os.Args[1:]...)
-	code, err := lab.Run(context.Background(), lab.Options{Deadline: 30 * time.Minute}, argv, nil, os.Stdout, os.Stderr)
+	code, err := lab.Run(ctx, lab.Options{Deadline: 30 * time.Minute}, append([]string{self}, os.Args[1:]...), nil, os.Stdout, os.Stderr)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d in the lab", code)
 	}

@@ -19,7 +19,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
@@ -41,20 +41,16 @@ type options struct {
 }
 
 func main() {
-	o, err := parseFlags()
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		defer stop()
-		if lab.InLab() {
-			err = run(ctx, o)
-		} else {
-			err = nullblk.RunInLab(ctx, lab.Options{Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}})
+	harness.Main("congestion", func(ctx context.Context) error {
+		o, err := parseFlags()
+		switch {
+		case err != nil:
+			return err
+		case lab.InLab():
+			return run(ctx, o)
 		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/congestion:", err)
-		os.Exit(1)
-	}
+		return nullblk.RunInLab(ctx, lab.Options{Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}})
+	})
 }
 
 func parseFlags() (options, error) {

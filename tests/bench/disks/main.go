@@ -23,18 +23,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
-	"github.com/ebb-vmm/ebb/tests/bench/host"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 )
 
 type options struct {
@@ -47,16 +45,13 @@ type options struct {
 }
 
 func main() {
-	o, err := parseFlags()
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		defer stop()
-		err = run(ctx, o)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/disks:", err)
-		os.Exit(1)
-	}
+	harness.Main("disks", func(ctx context.Context) error {
+		o, err := parseFlags()
+		if err != nil {
+			return err
+		}
+		return run(ctx, o)
+	})
 }
 
 func parseFlags() (options, error) {
@@ -105,12 +100,10 @@ func parseFlags() (options, error) {
 func run(ctx context.Context, o options) error {
 	if o.render != "" {
 		var r record
-		data, err := os.ReadFile(o.render)
-		if err != nil {
+		if found, err := harness.Load(o.render, &r); err != nil {
 			return err
-		}
-		if err := json.Unmarshal(data, &r); err != nil {
-			return fmt.Errorf("%s: %w", o.render, err)
+		} else if !found {
+			return fmt.Errorf("-render %s: there is no such file", o.render)
 		}
 		return r.publish(o.doc, o.picture)
 	}
@@ -140,7 +133,7 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
-	r := record{Command: commandLine(), Host: host.Describe(ctx)}
+	r := record{Command: commandLine(), Host: harness.Describe(ctx)}
 	raw := filepath.Join(build, "bench-disks.json")
 	err = measure(ctx, o, candidates(o, kernel), images, &r, raw)
 	if err != nil {
@@ -174,11 +167,7 @@ func measure(ctx context.Context, o options, all []*candidate, images map[string
 				}
 			}
 		}
-		data, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		if err := guest.ReplaceFile(raw, data); err != nil {
+		if err := harness.Save(raw, r); err != nil {
 			return err
 		}
 	}

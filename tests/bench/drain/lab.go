@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
-	"github.com/ebb-vmm/ebb/tests/bench/host"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
@@ -37,22 +35,8 @@ type record struct {
 // load returns what there is, which may be nothing.
 func load(path string) (*record, error) {
 	r := &record{Trials: map[string][]trial{}}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(data, r)
-	}
+	_, err := harness.Load(path, r)
 	return r, err
-}
-
-func (r *record) save(path string) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	return guest.ReplaceFile(path, data)
 }
 
 // parseNames reads the value of -shapes.
@@ -93,15 +77,12 @@ func (o labOptions) run(ctx context.Context, render bool) error {
 }
 
 func (o labOptions) enter(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(o.raw), 0o755); err != nil {
-		return err
-	}
 	r, err := load(o.raw)
 	if err != nil {
 		return err
 	}
-	r.Host = host.Describe(ctx)
-	if err := r.save(o.raw); err != nil {
+	r.Host = harness.Describe(ctx)
+	if err := harness.Save(o.raw, r); err != nil {
 		return err
 	}
 	images, err := os.MkdirTemp("", "bench-drain-")
@@ -166,7 +147,7 @@ func (o labOptions) measure(ctx context.Context) error {
 			continue
 		}
 		rec.Trials[r.name] = trials
-		if err := rec.save(o.raw); err != nil {
+		if err := harness.Save(o.raw, rec); err != nil {
 			return err
 		}
 	}

@@ -17,14 +17,13 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
 
 	"github.com/ebb-vmm/ebb/migration/drain/sim"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 )
 
 func main() {
@@ -39,22 +38,16 @@ func main() {
 	flag.StringVar(&o.ebb, "ebb", "build/ebb", "with -lab: the ebb to measure")
 	flag.StringVar(&o.raw, "raw", "build/bench/drain.json", "with -lab: the `FILE` with all that was measured")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	var err error
-	switch {
-	case !*real:
-		err = run(max(*seeds, 1), *doc)
-	default:
-		o.moves = max(*moves, 1)
-		if o.names, err = parseNames(*shapes); err == nil {
-			err = o.run(ctx, *render)
+	harness.Main("drain", func(ctx context.Context) (err error) {
+		if !*real {
+			return run(max(*seeds, 1), *doc)
 		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/drain:", err)
-		os.Exit(1)
-	}
+		o.moves = max(*moves, 1)
+		if o.names, err = parseNames(*shapes); err != nil {
+			return err
+		}
+		return o.run(ctx, *render)
+	})
 }
 
 func run(seeds int, doc string) error {

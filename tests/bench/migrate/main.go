@@ -32,7 +32,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,7 +39,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
-	"github.com/ebb-vmm/ebb/tests/bench/host"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
@@ -60,16 +59,13 @@ type options struct {
 }
 
 func main() {
-	o, err := parseFlags()
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		defer stop()
-		err = o.do(ctx)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench/migrate:", err)
-		os.Exit(1)
-	}
+	harness.Main("migrate", func(ctx context.Context) error {
+		o, err := parseFlags()
+		if err != nil {
+			return err
+		}
+		return o.do(ctx)
+	})
 }
 
 func parseFlags() (options, error) {
@@ -142,7 +138,7 @@ func parseFlags() (options, error) {
 func (o options) do(ctx context.Context) error {
 	if !o.render {
 		if o.host == "" {
-			o.host = host.Describe(ctx)
+			o.host = harness.Describe(ctx)
 		}
 		able := lab.HasKVM
 		if o.boots(linux) {
@@ -273,7 +269,7 @@ func (b *bench) round(ctx context.Context, r *record, round int, disks map[strin
 			if err != nil {
 				return err
 			}
-			if err := r.save(b.o.file(b.o.ram)); err != nil {
+			if err := harness.Save(b.o.file(b.o.ram), r); err != nil {
 				return err
 			}
 		}

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
@@ -24,29 +20,11 @@ type record struct {
 
 // load reads what was saved; the error is nil, and so is the record, where nothing was.
 func load(path string) (*record, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	r := &record{}
+	if found, err := harness.Load(path, r); err != nil || !found {
 		return nil, err
 	}
-	r := &record{}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
 	return r, nil
-}
-
-func (r *record) save(path string) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return guest.ReplaceFile(path, data)
 }
 
 // of are the figures of a cell's migrations that did not fail.

@@ -1,5 +1,4 @@
-// Package host describes the machine that a benchmark ran on.
-package host
+package harness
 
 import (
 	"context"
@@ -25,11 +24,11 @@ func Describe(ctx context.Context) string {
 		qemu, _, _ = strings.Cut(string(out), "\n")
 	}
 	return fmt.Sprintf("%s, %d CPUs with a load of %s before it began, %s, %s",
-		kernel, runtime.NumCPU(), Load(), strings.TrimSpace(qemu), time.Now().UTC().Format(time.DateOnly))
+		kernel, runtime.NumCPU(), loadAverage(), strings.TrimSpace(qemu), time.Now().UTC().Format(time.DateOnly))
 }
 
-// Load is the load average of the last minute, as the kernel writes it.
-func Load() string {
+// loadAverage is the load average of the last minute, as the kernel writes it.
+func loadAverage() string {
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return "unknown size"
