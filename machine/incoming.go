@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"time"
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
@@ -178,13 +179,15 @@ func (in *Incoming) Prepare(ahead json.RawMessage) error {
 	return in.hw.loadBus(list)
 }
 
-// Load loads a state that Outgoing.Save made, or anything at all. Memory is complete, the images are
-// this side's, and Prepare was called. After an error the machine can only be discarded.
-func (in *Incoming) Load(state []byte) error {
+// Load loads a state that Outgoing.Save made, or anything at all. This host's CLOCK_REALTIME is ahead of the
+// source's by as much. Memory is complete, the images are this side's, and Prepare was called. After an error the machine
+// can only be discarded.
+func (in *Incoming) Load(state []byte, ahead time.Duration) error {
 	var s machineState
 	if err := plain.Unmarshal(state, &s); err != nil {
 		return err
 	}
+	s.KVM.Clocks.Realtime += int64(ahead)
 	loaded, err := in.hw.loadKVM(s.KVM, func() error {
 		return errors.Join(in.loadGroups(s.Devices.Groups), in.hw.loadDevices(s.Devices, in.disks))
 	})

@@ -95,7 +95,7 @@ func (r *rig) away(disks []Disk) (n *rig, in *Incoming, sent, again machineState
 	for i, region := range out.Memory() {
 		copy(in.Memory()[i].Bytes, region.Bytes)
 	}
-	check(in.Load(state))
+	check(in.Load(state, 0))
 	saved, err := in.save(in.hw)
 	check(err)
 	check(plain.Unmarshal(plain.Marshal(saved), &again))

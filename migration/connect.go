@@ -54,10 +54,16 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
 			return Event{}, d.unanswered(err)
 		}
-		if err := answer(streams[i], wire.Joined, nil); err != nil {
+		var j joined
+		if err := answer(streams[i], wire.Joined, &j); err != nil {
 			return Event{}, d.unanswered(err)
 		}
-		trip = min(trip, time.Since(asked))
+		if took := time.Since(asked); took < trip {
+			trip, d.report.ClockAhead = took, clockAhead(asked, took, j.Realtime)
+		}
+	}
+	if ahead := d.report.ClockAhead; ahead.Abs() >= clocksApart {
+		d.o.Log.Warn("the destination's clock and this host's differ; the guest's go on as if they did not", "ahead", ahead)
 	}
 	for _, k := range d.disks {
 		d.mu.Lock()
@@ -84,6 +90,19 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 		return Event{}, d.unsent(err)
 	}
 	return Event{Trip: trip}, nil
+}
+
+// clocksApart is more than a time server leaves between two hosts, and worth a line in the log.
+const clocksApart = time.Second
+
+// clockAhead is by how much the destination's CLOCK_REALTIME is ahead of this host's when it said theirs, in ns, in an answer
+// that came so long after it was asked for. It is known up to half of that time; 0 where they may be equal.
+func clockAhead(asked time.Time, took time.Duration, theirs int64) time.Duration {
+	ahead := time.Duration(theirs-asked.UnixNano()) - took/2
+	if ahead.Abs() <= took/2 {
+		return 0
+	}
+	return ahead
 }
 
 // answer waits for a frame, no longer than answerLimit; what comes after it may take as long as it does.

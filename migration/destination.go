@@ -272,7 +272,7 @@ func (in *incoming) join(h *hello) error {
 				a.refuse(errors.New("no connection for memory is missing that this could be"))
 			default:
 				in.streams[a.join.Stream] = a.conn
-				if err := a.conn.Send(wire.Joined, nil); err != nil {
+				if err := a.conn.Send(wire.Joined, joined{time.Now().UnixNano()}); err != nil {
 					return err
 				}
 				missing--
@@ -433,14 +433,14 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 
 // load loads the state, for which memory must be complete.
 func (in *incoming) load(body []byte) error {
-	if len(body) < 4 {
+	if len(body) < 12 {
 		return fmt.Errorf("a state of %d bytes", len(body))
 	}
 	if mark := binary.LittleEndian.Uint32(body); !in.memory.Complete(mark) {
 		return fmt.Errorf("memory doesn't end with mark %d, as the state says", mark)
 	}
 	in.complete.Store(true)
-	if err := in.machine.Load(body[4:]); err != nil {
+	if err := in.machine.Load(body[12:], time.Duration(binary.LittleEndian.Uint64(body[4:]))); err != nil {
 		return fmt.Errorf("the state can't be loaded: %w", err)
 	}
 	return nil

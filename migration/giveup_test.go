@@ -86,7 +86,7 @@ func giveUp(l net.Listener, stage wire.Type, reason, first string) error {
 		return err
 	}
 	if stage != wire.Join {
-		if err := memory.Send(wire.Joined, nil); err != nil {
+		if err := memory.Send(wire.Joined, joined{}); err != nil {
 			return err
 		}
 		if err := next(control, wire.Offered); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"time"
 
 	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/ram"
@@ -85,7 +86,8 @@ type Incoming interface {
 	GiveBack() error
 
 	Prepare(ahead json.RawMessage) error // what takes time and needs no stop
-	Load(machine []byte) error           // everything that can fail
-	Run()                                // what can't
-	Discard()                            // nothing of it remains
+	// Load does everything that can fail. This host's CLOCK_REALTIME is ahead of the source's by as much.
+	Load(machine []byte, ahead time.Duration) error
+	Run()     // what can't
+	Discard() // nothing of it remains
 }

@@ -38,6 +38,11 @@ type join struct {
 	Stream  int    `json:"stream"`
 }
 
+// joined is the payload of JOINED.
+type joined struct {
+	Realtime int64 `json:"realtime_ns"` // CLOCK_REALTIME of the destination, since 1970
+}
+
 // runs is the payload of RUNNING.
 type runs struct {
 	Resume time.Duration `json:"resume_ns"` // from COMMIT to the first vCPU

@@ -19,10 +19,13 @@ type Report struct {
 	Retries  []string      `json:"retries,omitempty"` // why each hold that was missed was
 	Throttle int           `json:"throttle_percent"`  // by how much the vCPUs were slowed down at the end
 	Memory   Memory        `json:"memory"`
-	Phases   []PhaseTime   `json:"phases"`
-	Passes   []PassReport  `json:"passes"`
-	Samples  []Sample      `json:"samples"`
-	Error    string        `json:"error,omitempty"`
+	// ClockAhead is by how much the destination's clock is ahead of the source's, 0 if too little to be known. The guest's
+	// clocks go on as if it were 0.
+	ClockAhead time.Duration `json:"clock_ahead_ns"`
+	Phases     []PhaseTime   `json:"phases"`
+	Passes     []PassReport  `json:"passes"`
+	Samples    []Sample      `json:"samples"`
+	Error      string        `json:"error,omitempty"`
 
 	stopping, stoppedAt, sentAt, loadedAt time.Duration // since the beginning
 	closingAt                             time.Duration

@@ -300,7 +300,9 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 		return Event{}, d.unsent(err)
 	}
 	d.report.last(d, r, took)
-	d.state = append(binary.LittleEndian.AppendUint32(nil, mark), machine...)
+	d.state = binary.LittleEndian.AppendUint32(nil, mark)
+	d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.report.ClockAhead))
+	d.state = append(d.state, machine...)
 	return Event{Took: took}, nil
 }
 

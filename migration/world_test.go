@@ -339,7 +339,7 @@ func (i *fakeIncoming) TakeOver() error {
 func (i *fakeIncoming) GiveBack() error {
 	return errors.Join(i.step("give back"), i.each(i.owner, false))
 }
-func (i *fakeIncoming) Load(m []byte) error {
+func (i *fakeIncoming) Load(m []byte, _ time.Duration) error {
 	i.state = string(m)
 	return i.step("load")
 }

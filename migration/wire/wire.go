@@ -19,7 +19,7 @@ import (
 )
 
 // Version is the protocol's. Both sides must have the same.
-const Version = 2
+const Version = 3
 
 // preamble opens a connection, in both directions: eight bytes, the last of which is Version.
 var preamble = [8]byte{'e', 'b', 'b', '-', 'm', 'i', 'g', Version}
@@ -40,7 +40,7 @@ const (
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
 	Given                    // D: they are free
-	State                    // S: 4 bytes, the number of the last mark; then the machine's state
+	State                    // S: 12 bytes, the number of the last mark and how far the clocks are apart; then the machine's state
 	Loaded                   // D: only entering the guest is left to do
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON
@@ -48,7 +48,7 @@ const (
 
 	// Frames of a memory connection.
 	Join   // S: which migration and which stream; JSON
-	Joined // D
+	Joined // D: and what time it is there; JSON
 	Pages  // S: guest memory; see package ram
 	Mark   // S: end of a pass; D: and all of it is in memory; 4 bytes, its number
 )
@@ -79,13 +79,13 @@ func (t Type) most() (uint32, bool) {
 		return maxHello, true
 	case State, Ahead:
 		return maxState, true
-	case Refuse, Abort, Join, Running:
+	case Refuse, Abort, Join, Joined, Running:
 		return maxText, true
 	case Pages, File:
 		return MaxPages, true
 	case Mark:
 		return 4, true
-	case Offered, Reserved, Handover, Ready, GiveBack, Given, Loaded, Commit, Joined:
+	case Offered, Reserved, Handover, Ready, GiveBack, Given, Loaded, Commit:
 		return 0, true
 	}
 	return 0, false

@@ -57,8 +57,8 @@ func TestMigrateBetweenTwoHosts(t *testing.T) {
 	}
 	here.await("vda begins", "console")
 	here.await("vdb begins", "console")
-	for _, h := range hosts { // as NTP does
-		now := time.Now()
+	for i, h := range hosts { // without NTP
+		now := time.Now().Add(time.Duration(i) * clocksApart)
 		h.run(fmt.Sprintf("date -s @%d.%09d", now.Unix(), now.Nanosecond()))
 	}
 	ahead := here.clock()
@@ -136,6 +136,9 @@ var (
 	testClock = time.Now()
 	uptime    = regexp.MustCompile(`ledger: uptime ([0-9]+[.][0-9]{3})`)
 )
+
+// clocksApart is how far ahead the second host's clock is.
+const clocksApart = 100 * time.Second
 
 // clockError is by how much the clocks of the two hosts and the test's may come to differ.
 const clockError = time.Second
