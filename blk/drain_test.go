@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,6 +108,52 @@ func TestSync(t *testing.T) {
 	}
 	if i.sync() == nil {
 		t.Error("synced after Close")
+	}
+}
+
+// A block device with direct I/O has nothing to be synced, unless this host's page cache is below it.
+func TestSyncOfSharedDevice(t *testing.T) {
+	sys := t.TempDir()
+	for _, dir := range []string{"vda/slaves", "vda/vda1", "loop0/slaves", "loop0/loop0p1", "dm-0/slaves", "dm-1/slaves", "dm-1/dm-1p1", "dm-2/slaves"} {
+		if err := os.MkdirAll(filepath.Join(sys, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"vda/vda1/partition", "loop0/loop0p1/partition", "dm-1/dm-1p1/partition"} {
+		if err := os.WriteFile(filepath.Join(sys, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{
+		"dm-0/slaves/vda1": "vda/vda1", "dm-1/slaves/dm-2": "dm-2", "dm-1/slaves/vda": "vda", "dm-2/slaves/loop0p1": "loop0/loop0p1",
+	} {
+		if err := os.Symlink(filepath.Join(sys, target), filepath.Join(sys, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dev, want := range map[string]bool{
+		"vda": false, "vda/vda1": false, "dm-0": false,
+		"loop0": true, "loop0/loop0p1": true, "dm-2": true, "dm-1": true, "dm-1/dm-1p1": true, "none": true,
+	} {
+		if got := onLoop(filepath.Join(sys, dev)); got != want {
+			t.Errorf("%s on a loop device: %v", dev, got)
+		}
+	}
+	k := newMachine(t).disk("vda", ImageOptions{Direct: true}, Config{})
+	entries, err := filepath.Glob("/sys/dev/block/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		var major, minor uint32
+		if _, err := fmt.Sscanf(filepath.Base(e), "%d:%d", &major, &minor); err != nil {
+			t.Fatal(err)
+		}
+		k.dev.image.device, k.dev.image.place.dev = true, unix.Mkdev(major, minor)
+		synced := false
+		if err := k.dev.syncBy(t.Context(), func(*Image) error { synced = true; return nil }); err != nil || synced != onLoop(e) {
+			t.Errorf("%s: synced %v, %v", e, synced, err)
+		}
 	}
 }
 

@@ -3,6 +3,10 @@ package blk
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +28,8 @@ func newDeviceSync() deviceSync { return deviceSync{turn: make(chan struct{}, 1)
 // Sync puts what the guest has written on stable storage: everything that completed before
 // the call. It pays the port's sync debt. It waits for ctx at most; what it began goes on in
 // the background then, and the next Sync waits for that. The error names the disk; after a
-// failure the following calls fail too, until the guest has flushed and so knows of it. Any
-// goroutine but the engine's.
+// failure the following calls fail too, until the guest has flushed and so knows of it. For a
+// block device with direct I/O there is nothing to do (Image.shared). Any goroutine but the engine's.
 func (d *Device) Sync(ctx context.Context) error { return d.syncBy(ctx, (*Image).sync) }
 
 // WriteBack is a Sync for the background: it first has the dirty pages written, which holds up no
@@ -33,7 +37,7 @@ func (d *Device) Sync(ctx context.Context) error { return d.syncBy(ctx, (*Image)
 func (d *Device) WriteBack(ctx context.Context) error { return d.syncBy(ctx, (*Image).writeBack) }
 
 func (d *Device) syncBy(ctx context.Context, sync func(*Image) error) error {
-	if d.image.readOnly {
+	if d.image.readOnly || d.image.shared() {
 		return nil
 	}
 	select {
@@ -78,6 +82,28 @@ func (d *Device) syncNow(sync func(*Image) error) error {
 		port.Synced(mark, time.Since(begin))
 	}
 	return nil
+}
+
+// shared reports whether other hosts find what was written as soon as it is complete: of a block device with direct I/O
+// nothing is in this host's memory. It may be in the device's own volatile cache. That is the same one for all hosts, and
+// what the guest has not flushed it promises to nobody, migration or not; the guest's next flush, wherever it runs, empties it.
+// A file may have more that is this host's alone: sizes, extents, data on file systems that only pretend to do direct I/O.
+func (i *Image) shared() bool {
+	return i.direct && i.device && !onLoop(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(i.place.dev), unix.Minor(i.place.dev)))
+}
+
+// onLoop reports whether a block device, given by its folder in sysfs, is or may be on top of a loop device, which keeps what
+// is written in this host's page cache, direct I/O or not (Documentation/ABI/testing/sysfs-block, sysfs-class-block).
+func onLoop(sys string) bool {
+	dir, err := filepath.EvalSymlinks(sys)
+	if err != nil || strings.HasPrefix(filepath.Base(dir), "loop") {
+		return true
+	}
+	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
+		dir = filepath.Dir(dir) // what it stands on is said of the whole
+	}
+	below, err := os.ReadDir(filepath.Join(dir, "slaves"))
+	return err != nil || slices.ContainsFunc(below, func(e os.DirEntry) bool { return onLoop(filepath.Join(dir, "slaves", e.Name())) })
 }
 
 // sync is fdatasync.

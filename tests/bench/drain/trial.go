@@ -106,6 +106,11 @@ func (g *rig) visit(ctx context.Context, r *real, sources []source, n int, kept 
 		return nil, err
 	}
 	defer d.remove()
+	for _, path := range d.paths { // the VM before may still have it
+		if err := moving.Free(ctx, path); err != nil {
+			return nil, err
+		}
+	}
 	v, err := g.run(ctx, r, d)
 	if err != nil {
 		return nil, err

@@ -124,7 +124,7 @@ func (b *bench) visit(ctx context.Context, n int, places [2]moving.Place) (sampl
 		}
 	}()
 	if b.disk.path != "" {
-		if err := b.disk.free(ctx); err != nil {
+		if err := moving.Free(ctx, b.disk.path); err != nil {
 			return nil, err
 		}
 	}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
@@ -26,22 +24,6 @@ const (
 type disk struct {
 	path   string
 	cgroup moving.Cgroup // throttles who has it open
-}
-
-// free waits until nobody has it open for writing: a process that was killed with requests in flight keeps its
-// locks until they are done.
-func (d disk) free(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		i, err := blk.OpenImage(d.path, blk.ImageOptions{Direct: true})
-		if err == nil {
-			return i.Close()
-		}
-		if moving.Sleep(ctx, 50*time.Millisecond) != nil {
-			return err
-		}
-	}
 }
 
 // makeDisks makes both. In the lab the slow one is a drive that QEMU throttles, and the fast one a null_blk

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/blk"
 )
 
 // Place is where a VM runs.
@@ -124,4 +126,20 @@ func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// Free waits until nobody has a disk open for writing: a process that was killed with requests in flight keeps its
+// locks until they are done.
+func Free(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		i, err := blk.OpenImage(path, blk.ImageOptions{Direct: true})
+		if err == nil {
+			return i.Close()
+		}
+		if Sleep(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
