@@ -19,6 +19,6 @@
 //     taken by somebody else meanwhile, the guest stands there.
 //   - After COMMIT the source doesn't run it again by itself. If the link is lost just then, neither
 //     side may run it, and the user decides (`ebb resume --force`).
-//   - The vCPUs stop only when nothing is in flight, everything written is synced, and the destination
+//   - The vCPUs stop only when nothing is in flight, everything written is where the destination finds it, which
 //     has the images, but with the policy off and after a forced timeout.
 package migration

@@ -47,7 +47,7 @@ func TestLabDocument(t *testing.T) {
 	for _, want := range []string{
 		"0.95: pass | 260 ms: short | 80 ms: pass | 0: pass |\n",
 		"until after --timeout | 0.95: pass | – | – | – |\n",
-		"| – | 240 ms: pass | – | 0: pass |\n",
+		" | 0.95: pass | 240 ms: pass | – | 0: pass |\n",
 		"| smooth 64 | 1 | 2.00 (2.00–2.00) | 0.95 (0.95–0.95) | 400 (400–400) | 260 (260–260) | 0 | 12 (12–12) |",
 		"| smooth 64 | 1.8 | 200 | 190 | 200 | 400 | 320 | 0 | 0 | not migrated: disk vdb needs 400 ms |\n",
 		"| hangs for good | 1.8 | 3000 | 2850 | 3000 |",

@@ -89,7 +89,7 @@ func mixed() (all []source) {
 }
 
 func fourOneHangs() []source {
-	return append(times(3, source{latency: 50 * ms}), source{latency: 50 * ms, hangs: true})
+	return append([]source{{latency: 50 * ms, hangs: true}}, times(3, source{latency: 50 * ms})...)
 }
 
 // companion is a disk that can't be drained within any budget of this benchmark: beside it EBB lasts until --timeout.
