@@ -55,7 +55,7 @@ func writeGoals(b *strings.Builder, goals []goal) {
 
 // failures has a line for each migration that failed.
 func (r *record) failures(b *strings.Builder) {
-	title := "\n## Migrations that failed\n\nThe guest then ran on at the source.\n\n"
+	title := "\n## Migrations that failed\n\nThe guest then ran on at the source; one that \"said nothing\" did so at the destination for as long as it was watched.\n\n"
 	for _, s := range r.Samples {
 		if s.Failed != "" {
 			why, _, _ := strings.Cut(s.Failed, "\n")
