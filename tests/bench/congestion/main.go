@@ -43,13 +43,11 @@ type options struct {
 func main() {
 	harness.Main("congestion", func(ctx context.Context) error {
 		o, err := parseFlags()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case lab.InLab():
-			return run(ctx, o)
 		}
-		return nullblk.RunInLab(ctx, lab.Options{Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}})
+		l := lab.Options{Deadline: time.Hour, Shares: []string{filepath.Dir(o.doc)}}
+		return nullblk.InLab(ctx, l, func(ctx context.Context) error { return run(ctx, o) })
 	})
 }
 

@@ -10,6 +10,14 @@ import (
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
+// InLab does run in a lab: here if this is one, else by RunInLab.
+func InLab(ctx context.Context, o lab.Options, run func(ctx context.Context) error) error {
+	if lab.InLab() {
+		return run(ctx)
+	}
+	return RunInLab(ctx, o)
+}
+
 // RunInLab runs this program again, with more arguments, in a lab where there are null_blk devices and diskbench.
 func RunInLab(ctx context.Context, o lab.Options, more ...string) error {
 	build, err := guest.BuildDir()
