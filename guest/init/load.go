@@ -18,7 +18,7 @@ import (
 // load never ends. On every disk depth writers put 4 KiB at random places, one write at a time each; fill bytes of memory
 // are filled at random, of which dirty bytes a second, page after page, then change. Every period it prints a
 // report.DiskBenchSecond without the prefix of other workloads, as the disk benchmark without an operating system does: its rate counts writes and
-// changed pages, its gap is what clocks.watch saw.
+// changed pages, its gap is the watcher's.
 func load(a args) error {
 	n, err := a.numbers("depth", "fill", "dirty")
 	if err != nil {
@@ -41,8 +41,12 @@ func load(a args) error {
 	// Neither Go's run queues nor its garbage collector are to be measured.
 	runtime.GOMAXPROCS(len(disks)*int(depth) + 4)
 	debug.SetGCPercent(-1)
-	var l loaded
 	errs := make(chan error)
+	gap, err := startWatcher(errs)
+	if err != nil {
+		return fmt.Errorf("the watcher of the clocks: %w", err)
+	}
+	l := loaded{gap: gap}
 	for _, rd := range disks {
 		d, err := openDisk(rd.Name, unix.O_RDWR)
 		if err != nil {
@@ -65,9 +69,7 @@ func load(a args) error {
 			go l.dirty(memory, dirty, &random)
 		}
 	}
-	begin := newClocks()
-	go func() { errs <- l.watch(begin) }()
-	return l.print(begin, period, errs)
+	return l.print(period, errs)
 }
 
 // loadPage is a page, and what a writer writes, in bytes.
@@ -75,8 +77,9 @@ const loadPage = 4096
 
 // loaded is what happened since the last line.
 type loaded struct {
-	done         atomic.Int64
-	longest, gap atomic.Int64 // ns
+	done    atomic.Int64
+	longest atomic.Int64  // ns
+	gap     *atomic.Int64 // ns
 }
 
 // raise makes a at least v.
@@ -119,23 +122,9 @@ func (l *loaded) dirty(memory []byte, bytes int64, random *xorshift) {
 	}
 }
 
-// watch looks at the clocks every millisecond, before any other thread, and notes the longest time between two looks.
-func (l *loaded) watch(last clocks) error {
-	runtime.LockOSThread()
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); err != nil {
-		return fmt.Errorf("SCHED_FIFO: %w", err)
-	}
-	for {
-		wait := unix.NsecToTimespec(int64(time.Millisecond))
-		_ = unix.Nanosleep(&wait, nil) // a signal ends it early, and does no harm
-		now := last.again()
-		raise(&l.gap, int64(now.since(last)))
-		last = now
-	}
-}
-
 // print prints the lines until something fails.
-func (l *loaded) print(begin clocks, period time.Duration, errs <-chan error) error {
+func (l *loaded) print(period time.Duration, errs <-chan error) error {
+	begin := time.Now()
 	tick := time.NewTicker(period)
 	before := time.Duration(0)
 	for t := 1; ; t++ {
@@ -144,7 +133,7 @@ func (l *loaded) print(begin clocks, period time.Duration, errs <-chan error) er
 			return err
 		case <-tick.C:
 		}
-		at := time.Since(begin.monotonic)
+		at := time.Since(begin)
 		s := report.DiskBenchSecond{
 			T: t, At: at, IOPS: float64(l.done.Swap(0)) / (at - before).Seconds(),
 			Max: time.Duration(l.longest.Swap(0)), Gap: time.Duration(l.gap.Swap(0)),
@@ -153,32 +142,6 @@ func (l *loaded) print(begin clocks, period time.Duration, errs <-chan error) er
 		os.Stdout.WriteString(s.String() + "\n") // one write, so that no message of the kernel's falls into it
 	}
 }
-
-// clocks are CLOCK_MONOTONIC and the processor's time-stamp counter at the same time.
-type clocks struct {
-	monotonic time.Time
-	counter   uint64
-	rate      float64 // of the counter, a nanosecond
-}
-
-// newClocks measures the counter's rate.
-func newClocks() clocks {
-	first := clocks{monotonic: time.Now(), counter: readTSC()}
-	time.Sleep(100 * time.Millisecond)
-	c := first.again()
-	c.rate = float64(c.counter-first.counter) / float64(c.monotonic.Sub(first.monotonic))
-	return c
-}
-
-func (c clocks) again() clocks { return clocks{time.Now(), readTSC(), c.rate} }
-
-// since is how much time passed, by the clock that says more.
-func (c clocks) since(d clocks) time.Duration {
-	return max(c.monotonic.Sub(d.monotonic), time.Duration(float64(int64(c.counter-d.counter))/c.rate))
-}
-
-// readTSC is in tsc_amd64.s.
-func readTSC() uint64
 
 // xorshift makes numbers that no compression gets at, at little cost.
 type xorshift uint64

@@ -13,6 +13,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == watcherName {
+		fmt.Fprintln(os.Stderr, "init:", watch())
+		os.Exit(1)
+	}
 	say("userspace %s", uptime())
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: this is a guest's PID 1; it does nothing elsewhere")
