@@ -83,7 +83,8 @@ func (h *host) progress(e *ebb) {
 	figures := func() []control.DiskStats {
 		s, err := client.Stats(h.t.Context())
 		if err != nil {
-			h.t.Fatalf("%v\n%s", err, e.transcript())
+			code, _ := e.wait() // for what it says in the end
+			h.t.Fatalf("%v; exit code %d\n%s", err, code, e.transcript())
 		}
 		return s.Disks
 	}
