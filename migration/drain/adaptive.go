@@ -142,19 +142,26 @@ func (a *adaptive) fit(p aio.GracePeriod) int {
 	return int(max(1, min(w, Unlimited)))
 }
 
-// begin chooses the first window from what was seen while it was open.
+// begin chooses the first window from what was seen while it was open: what those that took too long bound it to, or, if none
+// did, all that was ever in flight, and what would have fit.
 func (a *adaptive) begin() {
 	if a.before.ticks == 0 {
 		a.before = a.open
 	}
 	a.open, a.shrunk = meter{}, false
-	w, slow := firstWindow, false
+	w, most, slow := Unlimited, firstWindow, false
 	if a.kept > 0 {
-		w = Unlimited
-		for _, p := range a.seen[:min(a.kept, remembered)] {
-			w = min(w, a.fit(p))
-			slow = slow || p.Length > a.part(high)
+		most = 1
+	}
+	for _, p := range a.seen[:min(a.kept, remembered)] {
+		if p.Length > a.part(high) {
+			w, slow = min(w, a.fit(p)), true
+		} else {
+			most = max(most, p.InFlight, a.fit(p))
 		}
+	}
+	if !slow {
+		w = most
 	}
 	a.set(w)
 	a.shrunk = slow

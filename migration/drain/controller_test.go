@@ -51,6 +51,20 @@ func (s *script) expect(state State, windows ...int) {
 	}
 }
 
+// Where no drain would have taken too long, the window is what was in flight, even if a grace period had fewer to wait for, and
+// as long: that is no sign of a disk that does one after the other.
+func TestFirstWindowIsWhatFit(t *testing.T) {
+	s := newScript(t, Adaptive, "vda")
+	s.samples[0].InFlight = 64
+	s.pass(50*ms, 100*ms)
+	s.samples[0].InFlight = 16
+	s.pass(20*ms, 100*ms)
+	s.Ebb()
+	s.samples[0].InFlight = 64
+	s.pass(10*ms, 100*ms)
+	s.expect(Ebbing, 64)
+}
+
 // The window is what would have taken 0.6 of the budget: 64 · 0.6 · 150 ms / 320 ms.
 func TestFirstWindow(t *testing.T) {
 	s := newScript(t, Adaptive, "vda")

@@ -37,5 +37,6 @@ func (m *meter) rate() float64 {
 // depth is the mean number in flight.
 func (m *meter) depth() float64 { return float64(m.inFlight) / float64(max(m.ticks, 1)) }
 
-// bound reports that it was the window that held requests back, nearly always.
-func (m *meter) bound() bool { return m.limited*10 >= m.ticks*8 }
+// bound reports that it was the window that held requests back. Where requests are done together it isn't full all the time:
+// the next ones take a moment.
+func (m *meter) bound() bool { return m.limited*2 >= m.ticks }
