@@ -10,10 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The watcher looks at the clocks every millisecond, before any other thread, and notes the longest time between two looks. It is
+// The watcher looks at the clocks every lookTime, before any other thread, and notes the longest time between two looks. It is
 // a process of its own, of which all threads have a real-time policy: where one has it beside others of the same Go runtime,
 // all stand still for a second or more when that one waits in a loop for what another does that it doesn't let run
 // (runtime.casgstatus).
+
+// lookTime is as short as an emulated processor can bear beside its other work.
+const lookTime = 5 * time.Millisecond
 
 // watcherName is the argument that makes this program the watcher. Its file descriptor 3 is the memory that the gap is in.
 const watcherName = "watch-clocks"
@@ -62,7 +65,7 @@ func watch() error {
 	}
 	last := newClocks()
 	for {
-		sleep(time.Millisecond)
+		sleep(lookTime)
 		now := last.again()
 		raise(gap, int64(now.since(last)))
 		last = now

@@ -18,8 +18,8 @@ func mapInt64(fd int) (*atomic.Int64, error) {
 	return (*atomic.Int64)(unsafe.Pointer(unsafe.SliceData(m))), nil
 }
 
-// sleep is a system call that Go's runtime doesn't know of. Its monitor would watch a thread that comes and goes every
-// millisecond so closely, and with the thread's policy, that an emulated processor does nothing else. A signal ends it early.
+// sleep is a system call that Go's runtime doesn't know of. Its monitor would watch a thread that comes and goes
+// so closely, and with the thread's policy, that an emulated processor does nothing else. A signal ends it early.
 func sleep(d time.Duration) {
 	wait := unix.NsecToTimespec(int64(d))
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&wait)), 0, 0)
