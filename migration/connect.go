@@ -15,73 +15,27 @@ import (
 // The source's connections: how they are made, what the destination says on them, and what the user is told
 // when one is lost.
 
-// connect asks the destination.
+// connect has the destination make the machine and take the reservations, makes the connections for memory, and sends the files.
 func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	if err := kept(d.disks); err != nil {
 		return Event{}, err
 	}
-	machine, err := d.guest.Describe()
+	files := d.guest.Files()
+	defer closeFiles(files)
+	session, err := d.greet(ctx, files)
 	if err != nil {
 		return Event{}, err
 	}
-	if d.control, err = d.open(ctx); err != nil {
+	streams, trip, ahead, err := d.joinStreams(ctx, session)
+	if err != nil {
 		return Event{}, err
 	}
-	files := d.guest.Files()
-	defer closeFiles(files)
-	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
-	for _, f := range files {
-		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
-	}
-	if err := d.control.Send(wire.Hello, h); err != nil {
-		return Event{}, d.unanswered(err)
-	}
-	var a accept
-	if err := answer(d.control, wire.Accept, &a); err != nil {
-		return Event{}, d.refused(err)
-	}
-	if err := d.guest.Check(a.Machine); err != nil {
+	took, err := d.offerReservations()
+	if err != nil {
 		return Event{}, err
 	}
-	// A message there and back takes as long as the fastest of some: each waits for other things, too.
-	trip := time.Duration(math.MaxInt64)
-	streams := make([]*wire.Conn, d.o.Streams)
-	for i := range streams {
-		if streams[i], err = d.open(ctx); err != nil {
-			return Event{}, err
-		}
-		asked := time.Now()
-		if err := streams[i].Send(wire.Join, join{a.Session, i}); err != nil {
-			return Event{}, d.unanswered(err)
-		}
-		var j joined
-		if err := answer(streams[i], wire.Joined, &j); err != nil {
-			return Event{}, d.unanswered(err)
-		}
-		if took := time.Since(asked); took < trip {
-			trip, d.report.ClockAhead = took, clockAhead(asked, took, j.Realtime)
-		}
-	}
-	if ahead := d.report.ClockAhead; ahead.Abs() >= clocksApart {
-		d.o.Log.Warn("the destination's clock and this host's differ; the guest's go on as if they did not", "ahead", ahead)
-	}
-	for _, k := range d.disks {
-		d.mu.Lock()
-		d.offered = append(d.offered, k)
-		d.mu.Unlock()
-		if err := k.OfferReservation(); err != nil {
-			return Event{}, fmt.Errorf("disk %s: %w", k.ID(), err)
-		}
-	}
-	asked := time.Now()
-	if err := d.control.Send(wire.Offered, nil); err != nil {
-		return Event{}, d.unanswered(err)
-	}
-	if err := answer(d.control, wire.Reserved, nil); err != nil {
-		return Event{}, d.refused(err)
-	}
-	trip = min(trip, time.Since(asked))
 	d.report.ram.Lock() // progress looks at it
+	d.clockAhead = ahead
 	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
 	d.report.ram.Unlock()
 	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
@@ -89,7 +43,77 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	if err := sendFiles(d.control, files); err != nil {
 		return Event{}, d.unsent(err)
 	}
-	return Event{Trip: trip}, nil
+	return Event{Trip: min(trip, took)}, nil
+}
+
+// greet makes the control connection, describes the machine, and looks at what the destination says of its own.
+func (d *sourceDriver) greet(ctx context.Context, files []File) (session string, err error) {
+	machine, err := d.guest.Describe()
+	if err != nil {
+		return "", err
+	}
+	if d.control, err = d.open(ctx); err != nil {
+		return "", err
+	}
+	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
+	for _, f := range files {
+		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
+	}
+	if err := d.control.Send(wire.Hello, h); err != nil {
+		return "", d.unanswered(err)
+	}
+	var a accept
+	if err := answer(d.control, wire.Accept, &a); err != nil {
+		return "", d.refused(err)
+	}
+	return a.Session, d.guest.Check(a.Machine)
+}
+
+// joinStreams makes the connections for memory, and finds how far apart the hosts' clocks are. A message there and back takes as
+// long as the fastest of some: each waits for other things, too.
+func (d *sourceDriver) joinStreams(ctx context.Context, session string) (streams []*wire.Conn, trip, ahead time.Duration, err error) {
+	trip = time.Duration(math.MaxInt64)
+	streams = make([]*wire.Conn, d.o.Streams)
+	for i := range streams {
+		if streams[i], err = d.open(ctx); err != nil {
+			return nil, 0, 0, err
+		}
+		asked := time.Now()
+		if err := streams[i].Send(wire.Join, join{session, i}); err != nil {
+			return nil, 0, 0, d.unanswered(err)
+		}
+		var j joined
+		if err := answer(streams[i], wire.Joined, &j); err != nil {
+			return nil, 0, 0, d.unanswered(err)
+		}
+		if took := time.Since(asked); took < trip {
+			trip, ahead = took, clockAhead(asked, took, j.Realtime)
+		}
+	}
+	if ahead.Abs() >= clocksApart {
+		d.o.Log.Warn("the destination's clock and this host's differ; the guest's go on as if they did not", "ahead", ahead)
+	}
+	return streams, trip, ahead, nil
+}
+
+// offerReservations has the destination take them, and returns how long that took.
+func (d *sourceDriver) offerReservations() (took time.Duration, err error) {
+	for _, k := range d.disks {
+		d.mu.Lock()
+		d.offered = append(d.offered, k)
+		d.mu.Unlock()
+		if err := k.OfferReservation(); err != nil {
+			return 0, fmt.Errorf("disk %s: %w", k.ID(), err)
+		}
+	}
+	asked := time.Now()
+	if err := d.control.Send(wire.Offered, nil); err != nil {
+		return 0, d.unanswered(err)
+	}
+	if err := answer(d.control, wire.Reserved, nil); err != nil {
+		return 0, d.refused(err)
+	}
+	return time.Since(asked), nil
 }
 
 // clocksApart is more than a time server leaves between two hosts, and worth a line in the log.

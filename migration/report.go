@@ -192,6 +192,7 @@ func (r *Report) finish(d *sourceDriver) {
 		r.Error = err.Error()
 	}
 	if r.ram.TryLock() { // else a pass still ends
+		r.ClockAhead = d.clockAhead
 		if d.sender != nil {
 			s := d.sender.Sent()
 			r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}

@@ -66,12 +66,13 @@ type sourceDriver struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	control *wire.Conn
-	sender  *ram.Sender
-	given   chan struct{} // GIVEN came
-	heard   chan struct{} // closed when the destination says nothing more, after said is set
-	said    error
-	hurry   chan struct{} // holds an element when the next pass need not wait
+	control    *wire.Conn
+	sender     *ram.Sender
+	clockAhead time.Duration // of the destination's clock, as in Report
+	given      chan struct{} // GIVEN came
+	heard      chan struct{} // closed when the destination says nothing more, after said is set
+	said       error
+	hurry      chan struct{} // holds an element when the next pass need not wait
 
 	holding    context.CancelFunc // ends what belongs to one hold
 	mu         sync.Mutex         // guards what follows, and conns
@@ -301,7 +302,7 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 	}
 	d.report.last(d, r, took)
 	d.state = binary.LittleEndian.AppendUint32(nil, mark)
-	d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.report.ClockAhead))
+	d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.clockAhead))
 	d.state = append(d.state, machine...)
 	return Event{Took: took}, nil
 }
