@@ -188,15 +188,17 @@ func (t *trial) String() string {
 
 func millisOf(d time.Duration) float64 { return float64(d) / 1e6 }
 
-// rate is that in EBB by that before, of n disks the worst.
-func (t *trial) rate(first, n int) float64 {
-	worst := math.Inf(1)
+// rate is that in EBB by that before, of n disks the worst, and which one that is.
+func (t *trial) rate(first, n int) (worst float64, disk int) {
+	worst = math.Inf(1)
 	for i := first; i < first+n; i++ {
 		if requests, took := t.inEBB(i); took > 0 {
-			worst = min(worst, requests/took.Seconds()/t.usual(i))
+			if rate := requests / took.Seconds() / t.usual(i); rate < worst {
+				worst, disk = rate, i
+			}
 		}
 	}
-	return worst
+	return worst, disk
 }
 
 // rateOfAll is the same of all of them together; below 0: EBB was too short.

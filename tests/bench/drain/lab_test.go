@@ -23,7 +23,7 @@ func migrated(failed string, kept bool) trial {
 	}{{"precopy", 0}, {"ebb", time.Second}, {"hold", 2 * time.Second}, {"ebb", 2200 * ms}, {"hold", 3200 * ms}, {"stop", 3400 * ms}} {
 		t.Report.Phases = append(t.Report.Phases, migration.PhaseTime{Phase: p.phase, At: p.at, InFlight: 12})
 	}
-	slow, fast := uint64(1000), uint64(9000)
+	slow, fast, window := uint64(1000), uint64(9000), 12
 	for at := time.Second; at < 3200*ms; at += 100 * ms {
 		phase := "ebb"
 		if at >= 2*time.Second && at < 2200*ms {
@@ -31,7 +31,7 @@ func migrated(failed string, kept bool) trial {
 		} else {
 			slow, fast = slow+19, fast+95
 		}
-		t.Report.Samples = append(t.Report.Samples, migration.Sample{At: at, Phase: phase, Disks: []migration.DiskSample{{Completed: slow}, {Completed: fast}, {Completed: fast}, {Completed: fast}}})
+		t.Report.Samples = append(t.Report.Samples, migration.Sample{At: at, Phase: phase, Disks: []migration.DiskSample{{Completed: slow, InFlight: 12, Window: &window}, {Completed: fast}, {Completed: fast}, {Completed: fast}}})
 	}
 	return t
 }
@@ -49,8 +49,8 @@ func TestLabDocument(t *testing.T) {
 		"until after --timeout | 0.95: pass | – | – | – |\n",
 		" | 0.95: pass | 240 ms: pass | – | 0: pass |\n",
 		"| smooth 64 | 1 | 2.00 (2.00–2.00) | 0.95 (0.95–0.95) | 400 (400–400) | 260 (260–260) | 0 | 12 (12–12) |",
-		"| smooth 64 | 1.8 | 200 | 190 | 200 | 400 | 320 | 0 | 0 | not migrated: disk vdb needs 400 ms |\n",
-		"| hangs for good | 1.8 | 3000 | 2850 | 3000 |",
+		"| smooth 64 | 1.8 | 200 | 190 | 200 | 100 | 400 | 320 | 0 | 0 | not migrated: disk vdb needs 400 ms |\n",
+		"| hangs for good | 1.8 | 3000 | 2850 | 3000 | 0 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the document lacks %q:\n%s", want, text)
@@ -66,7 +66,7 @@ func TestLateDisk(t *testing.T) {
 	for i := range s {
 		s[i].Disks[0].Completed = uint64(max(0, i-len(s)/2) * 20) // it begins in the middle
 	}
-	if got := m.rate(0, 1); got < 0.99 || got > 1.01 {
+	if got, _ := m.rate(0, 1); got < 0.99 || got > 1.01 {
 		t.Errorf("rate %.2f", got)
 	}
 }

@@ -61,7 +61,8 @@ func (rec *record) goals(r *real) (all []goal) {
 	}
 	for _, t := range long {
 		if first, n := r.judged(); t.rateOfAll(first, n) >= 0 {
-			rate.got, rate.measured = min(rate.got, t.rate(first, n)), true
+			got, _ := t.rate(first, n)
+			rate.got, rate.measured = min(rate.got, got), true
 		}
 	}
 	held := goal{name: "I/O held, ms, most", limit: millisOf(realStall), measured: len(moved) > 0}
@@ -167,7 +168,8 @@ func (rec *record) row(b *strings.Builder, r *real) {
 
 // keptTable is of those migrations that were not meant to succeed.
 func (rec *record) keptTable(b *strings.Builder) {
-	b.WriteString("\n## Kept in EBB\n\nThe rates are of all disks that count, in requests a second.\n\n| VM | EBB, s | before | in EBB | after | longest request, ms | before | guest's gap, ms | before | what ebb says in the end |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n## Kept in EBB\n\nThe rates are of all disks that count, in requests a second. *Window full*: the part of EBB in which the disk that lost most had as much in flight as its window let it. Where that is hardly ever, it lost its rate not to the drain but to a host without a processor to spare, " +
+		"which the migration is work for, too.\n\n| VM | EBB, s | before | in EBB | after | window full, % | longest request, ms | before | guest's gap, ms | before | what ebb says in the end |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for i := range reals {
 		r := &reals[i]
 		t := rec.kept(r.name)
@@ -181,7 +183,8 @@ func (rec *record) keptTable(b *strings.Builder) {
 			before, after, in = before+t.Before[d], after+t.After[d], in+requests/max(span.Seconds(), 1e-9)
 			took = max(took, span.Seconds())
 		}
-		fmt.Fprintf(b, "| %s | %.1f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %s |\n", r.name, took, before, in, after,
+		_, worst := t.rate(first, n)
+		fmt.Fprintf(b, "| %s | %.1f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %s |\n", r.name, took, before, in, after, 100*t.full(worst),
 			millisOf(t.Latency), millisOf(t.ControlLat), millisOf(t.Gap), millisOf(t.ControlGap), t.Failed)
 	}
 }

@@ -247,3 +247,18 @@ func (t *trial) inEBB(disk int) (requests float64, took time.Duration) {
 	}
 	return requests, took
 }
+
+// full is the part of EBB in which a disk had as much in flight as its window let it, so that it was the drain that held it back.
+func (t *trial) full(disk int) float64 {
+	n, full := 0, 0
+	for _, s := range t.Report.Samples {
+		if s.Phase != migration.Ebb.String() {
+			continue
+		}
+		n++
+		if d := s.Disks[disk]; d.Window != nil && d.InFlight >= *d.Window {
+			full++
+		}
+	}
+	return float64(full) / float64(max(n, 1))
+}
