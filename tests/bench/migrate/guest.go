@@ -29,5 +29,5 @@ func (b *bench) boot() boot {
 	return l
 }
 
-// filled is how many MiB of a guest's memory are filled with random bytes. The rest is the kernel's, and room for it.
-func filled(memoryMiB int) int { return memoryMiB - max(128, memoryMiB/16) }
+// filled is how many MiB of a guest's memory are filled with random bytes. The rest is the kernel's, of which it keeps some free.
+func filled(memoryMiB int) int { return memoryMiB - max(192, memoryMiB/16) }

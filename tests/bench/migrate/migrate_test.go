@@ -113,7 +113,7 @@ func TestMemoryTable(t *testing.T) {
 	add(20, qemuCell, 10*time.Second, 0)
 	text := markdown(nil, &r)
 	for _, line := range []string{
-		"no disk and 1024 MiB, of which 896 MiB are filled",
+		"no disk and 1024 MiB, of which 832 MiB are filled",
 		"| idle: ebb's time / QEMU's, medians | at most 1 | 0.8 | pass |\n",
 		"| idle: ebb's first pass / a plain copy, median | at least 0.7 | 0.8 | pass |\n",
 		"| 20 MB/s dirtied: ebb's time / QEMU's, medians | at most 1 | 1.2 | short |\n",
