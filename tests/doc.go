@@ -10,6 +10,7 @@
 //	hung_test.go    disks that answer nothing hold up nothing but themselves, and give nothing away
 //	idle_test.go    an idle guest's engine is not woken
 //	inprocess_test.go  a guest in the test's process, for what only package machine can do
+//	load_test.go    the workload of the benchmarks
 //	pause_test.go   pausing a guest in full I/O
 //	errorstop_test.go  a full disk stops the guest until it is resumed
 //	hotplug_test.go disks that come, go and grow while a guest runs
