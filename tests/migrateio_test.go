@@ -109,7 +109,7 @@ func (e *ebb) eventually(what string, look func() (state any, done bool)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			e.t.Fatalf("waiting until %s: %+v\n%s", what, state, e.transcript())
+			e.t.Fatalf("waiting until %s: %+v\n%s\n%s", what, state, e.standing(), e.transcript())
 		}
 	}
 }

@@ -12,13 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overdue ends an ebb that has not ended in time, and says where it stood: what its threads
-// wait for, what its guest left to KVM within a second, and the goroutines, which the Go
+// overdue ends an ebb that has not ended in time, and says where it stood, with the goroutines, which the Go
 // runtime adds to ebb's standard error.
 func (e *ebb) overdue() {
+	where := e.standing()
+	e.mu.Lock()
+	e.late = true
+	fmt.Fprintf(&e.stderr, "\n--- ebb, process %d, had its time\n%s", e.cmd.Process.Pid, where)
+	e.mu.Unlock()
+	e.cmd.Process.Signal(unix.SIGABRT)
+	time.AfterFunc(10*time.Second, func() { e.cmd.Process.Kill() })
+}
+
+// standing is where ebb stands: what its threads wait for, and what its guest left to KVM within a second.
+func (e *ebb) standing() string {
 	pid := e.cmd.Process.Pid
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n--- ebb, process %d, had its time\n", pid)
 	threads(&b, pid)
 	before := exits(pid)
 	time.Sleep(time.Second)
@@ -27,12 +36,7 @@ func (e *ebb) overdue() {
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		fmt.Fprintf(&b, "  %s %d, %d in all\n", name, now[name]-before[name], now[name])
 	}
-	e.mu.Lock()
-	e.late = true
-	e.stderr.WriteString(b.String())
-	e.mu.Unlock()
-	e.cmd.Process.Signal(unix.SIGABRT)
-	time.AfterFunc(10*time.Second, func() { e.cmd.Process.Kill() })
+	return b.String()
 }
 
 // threads writes a process's threads: name, state, processor time, and where they are in the kernel.
