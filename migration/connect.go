@@ -15,13 +15,17 @@ import (
 // The source's connections: how they are made, what the destination says on them, and what the user is told
 // when one is lost.
 
-// connect has the destination make the machine and take the reservations, makes the connections for memory, and sends the files.
-func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
+// connect has the destination make the machine and take the reservations, and makes the connections for memory.
+func (d *sourceDriver) connect(ctx context.Context) (_ Event, err error) {
 	if err := kept(d.disks); err != nil {
 		return Event{}, err
 	}
 	files := d.guest.Files()
-	defer closeFiles(files)
+	defer func() {
+		if err != nil {
+			closeFiles(files)
+		}
+	}()
 	session, err := d.greet(ctx, files)
 	if err != nil {
 		return Event{}, err
@@ -36,13 +40,21 @@ func (d *sourceDriver) connect(ctx context.Context) (Event, error) {
 	}
 	d.report.ram.Lock() // progress looks at it
 	d.clockAhead = ahead
-	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.o.Bandwidth)
+	d.limit = ram.Limit(d.o.Bandwidth)
+	d.sender = ram.NewSender(d.guest.Regions(), d.guest, streams, d.limit)
 	d.report.ram.Unlock()
 	d.given, d.heard = make(chan struct{}, 1), make(chan struct{})
 	d.tasks.Go(d.listen)
-	if err := sendFiles(d.control, files); err != nil {
-		return Event{}, d.unsent(err)
-	}
+	d.filesSent = make(chan struct{})
+	d.tasks.Go(func() {
+		defer closeFiles(files)
+		switch err := d.sendFiles(ctx, files); {
+		case err == nil:
+			close(d.filesSent)
+		case ctx.Err() == nil:
+			d.post(Event{Kind: Failed, Err: err})
+		}
+	})
 	return Event{Trip: min(trip, took)}, nil
 }
 

@@ -274,7 +274,7 @@ func (s *Source) tick(e Event) []Action {
 	}
 	switch s.phase {
 	case Precopy:
-		if s.forced {
+		if s.forced && s.rate > 0 { // before the end of a pass it could not stop anyway, and files are still being sent
 			s.phase = Ebb
 			return []Action{{Do: BeginDrain}, {Do: HurryPass}}
 		}

@@ -165,7 +165,7 @@ type incoming struct {
 	session string
 	streams []*wire.Conn
 
-	files    fileWriter
+	files    fileWriter  // its reader's, until AHEAD has come
 	prepared bool        // AHEAD came
 	owner    bool        // the images are this side's
 	complete atomic.Bool // memory is, so that nothing more is expected on its connections
@@ -318,7 +318,7 @@ func (in *incoming) follow(ctx context.Context) error {
 	for i, s := range in.streams {
 		reading.Go(func() {
 			if err := in.memory.Stream(s, i); !in.complete.Load() {
-				cancel(fmt.Errorf("the link to the source is lost (%w)", broken(err)))
+				cancel(lostSource(err))
 			}
 		})
 	}
@@ -327,12 +327,19 @@ func (in *incoming) follow(ctx context.Context) error {
 		defer close(ended)
 		for {
 			h, err := in.conn.Next()
+			if err == nil && h.Type == wire.File {
+				if err := in.files.receive(in.conn, h); err != nil {
+					cancel(err)
+					return
+				}
+				continue
+			}
 			var body []byte
 			if err == nil {
 				body, err = in.conn.Payload(h)
 			}
 			if err != nil {
-				cancel(fmt.Errorf("the link to the source is lost (%w)", broken(err)))
+				cancel(lostSource(err))
 				return
 			}
 			select {
@@ -374,14 +381,16 @@ func (in *incoming) follow(ctx context.Context) error {
 	}
 }
 
+func lostSource(err error) error {
+	return fmt.Errorf("the link to the source is lost (%w)", broken(err))
+}
+
 // handle does what one frame says, and reports whether the guest runs.
 func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 	wrong := fmt.Errorf("the source sent %v, which is not its to send now", f.typ)
 	switch f.typ {
 	case wire.Abort:
 		return false, wire.Reason(f.body)
-	case wire.File:
-		return false, in.files.write(f.body)
 	case wire.Ahead:
 		if in.prepared || !in.files.complete() {
 			return false, wrong

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,17 +12,23 @@ import (
 // filePiece is how much of a file goes into one frame, in bytes.
 const filePiece = 256 << 10
 
-// sendFiles sends files one after another, as HELLO has announced them.
-func sendFiles(c *wire.Conn, files []File) error {
-	buf := make([]byte, filePiece)
+// sendFiles sends files one after another, as HELLO has announced them, beside whatever else is sent.
+func (d *sourceDriver) sendFiles(ctx context.Context, files []File) error {
+	frame := make([]byte, wire.HeaderSize+filePiece)
 	for _, f := range files {
 		for left := f.Size; left > 0; {
-			n, err := io.ReadFull(f.Content, buf[:min(left, filePiece)])
+			n, err := io.ReadFull(f.Content, frame[wire.HeaderSize:][:min(left, filePiece)])
 			if err != nil {
 				return fmt.Errorf("reading the guest's %s: %w", f.Name, err)
 			}
-			if err := c.Send(wire.File, buf[:n]); err != nil {
+			if d.limit != nil {
+				_ = d.limit.WaitN(ctx, n)
+			}
+			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if err := d.control.SendFrame(wire.File, frame[:wire.HeaderSize+n]); err != nil {
+				return d.unsent(err)
 			}
 			left -= int64(n)
 		}
@@ -40,7 +47,24 @@ type fileWriter struct {
 	machine Incoming
 	list    []fileInfo
 	to      io.Writer
-	left    int64 // of the present one
+	left    int64  // of the present one
+	piece   []byte // that came last
+}
+
+// receive takes a FILE from c.
+func (w *fileWriter) receive(c *wire.Conn, h wire.Header) error {
+	if w.piece == nil {
+		w.piece = make([]byte, wire.MaxPages)
+	}
+	piece := w.piece[:h.Length]
+	_, err := io.ReadFull(c.Reader(), piece)
+	if err == nil {
+		err = c.Check(h)
+	}
+	if err != nil {
+		return lostSource(err)
+	}
+	return w.write(piece)
 }
 
 var errFile = errors.New("more of files came than was announced")

@@ -79,7 +79,8 @@ type Incoming interface {
 	Regions() []ram.Region
 	Describe() json.RawMessage // what the source checks
 
-	File(name string, size int64) (io.Writer, error) // takes one of Guest.Files
+	// File takes one of Guest.Files: all of it is written before Prepare is called.
+	File(name string, size int64) (io.Writer, error)
 
 	Reserve() error  // take the images' reservations
 	TakeOver() error // own the images: open them, with nothing stale in any cache

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/ram"
 	"github.com/ebb-vmm/ebb/migration/wire"
@@ -67,7 +69,9 @@ type sourceDriver struct {
 	tasks  sync.WaitGroup
 
 	control    *wire.Conn
+	limit      *rate.Limiter // of memory and files together, nil: none
 	sender     *ram.Sender
+	filesSent  chan struct{} // closed when the files are
 	clockAhead time.Duration // of the destination's clock, as in Report
 	given      chan struct{} // GIVEN came
 	heard      chan struct{} // closed when the destination says nothing more, after said is set
@@ -282,6 +286,11 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 		return Event{}, d.unsent(err)
 	}
 	d.report.passed(d, r)
+	select {
+	case <-d.filesSent: // beside the first pass, mostly
+	case <-ctx.Done():
+		return Event{}, ctx.Err()
+	}
 	return Event{Sent: r.Bytes, Left: r.Left, Wire: r.Wire, Took: r.Sending}, nil
 }
 

@@ -117,7 +117,7 @@ func TestGuestThatWrites(t *testing.T) {
 		passes := rapid.IntRange(0, 4).Draw(rt, "passes")
 		g := newGuest(sizes...)
 		source, dest := links(t, streams)
-		s := NewSender(g.regions, g, source, 0)
+		s := NewSender(g.regions, g, source, nil)
 		r, memory, _ := receive(g.regions, dest)
 
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -168,7 +168,7 @@ func TestGuestThatWrites(t *testing.T) {
 func TestZeroesAreFree(t *testing.T) {
 	g := newGuest(2000)
 	source, dest := links(t, 2)
-	s := NewSender(g.regions, g, source, 0)
+	s := NewSender(g.regions, g, source, nil)
 	_, memory, _ := receive(g.regions, dest)
 	g.write(0, 7, 1)
 	if r, err := s.Pass(t.Context()); err != nil || r.Bytes != PageSize || r.Left != 0 {
@@ -193,7 +193,7 @@ func TestBandwidth(t *testing.T) {
 		g.write(0, p, 1)
 	}
 	source, dest := links(t, 1)
-	s := NewSender(g.regions, g, source, 8<<20)
+	s := NewSender(g.regions, g, source, Limit(8<<20))
 	receive(g.regions, dest)
 	if _, err := s.Pass(t.Context()); err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestPassIsCancelled(t *testing.T) {
 		g.write(0, p, 1)
 	}
 	source, _ := links(t, 1)
-	s := NewSender(g.regions, g, source, 0)
+	s := NewSender(g.regions, g, source, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { _, err := s.Pass(ctx); done <- err }()
@@ -240,7 +240,7 @@ func TestPassEndsAtDestination(t *testing.T) {
 	g := newGuest(4)
 	g.write(0, 1, 1)
 	source, dest := links(t, 1)
-	s := NewSender(g.regions, g, source, 0)
+	s := NewSender(g.regions, g, source, nil)
 	done := make(chan error, 1)
 	go func() { _, err := s.Pass(t.Context()); done <- err }()
 	for _, want := range []wire.Type{wire.Pages, wire.Mark} {
@@ -344,11 +344,10 @@ func TestDamage(t *testing.T) {
 	source, dest := links(t, 1)
 	g := newGuest(10)
 	_, _, ended := receive(g.regions, dest)
-	payload := frame(PageSize, run{0, 1, kindContent})
-	b := make([]byte, wire.HeaderSize)
-	wire.PutHeader(b, wire.Pages, len(payload), payload)
-	payload[len(payload)-5] ^= 4
-	if _, err := source[0].Write(append(b, payload...)); err != nil {
+	b := append(make([]byte, wire.HeaderSize), frame(PageSize, run{0, 1, kindContent})...)
+	wire.Seal(wire.Pages, b)
+	b[len(b)-5] ^= 4
+	if _, err := source[0].Write(b); err != nil {
 		t.Fatal(err)
 	}
 	refused(t, ended)
@@ -400,7 +399,7 @@ func BenchmarkPass(b *testing.B) {
 				}
 				return
 			}
-			s := NewSender(g.regions, g, source, 0)
+			s := NewSender(g.regions, g, source, nil)
 			receive(g.regions, dest)
 			b.ResetTimer()
 			for range b.N {

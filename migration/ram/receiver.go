@@ -3,7 +3,6 @@ package ram
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"sync/atomic"
 
@@ -101,8 +100,6 @@ func (n *in) pages(h wire.Header) error {
 	if _, err := io.ReadFull(src, table); err != nil {
 		return err
 	}
-	sum := crc32.Update(h.Begin(), wire.Castagnoli, head[:])
-	sum = crc32.Update(sum, wire.Castagnoli, table)
 	left := uint64(h.Length - tableHead - len(table))
 	for ; len(table) > 0; table = table[runSize:] {
 		run := run{binary.LittleEndian.Uint64(table), binary.LittleEndian.Uint32(table[8:]), binary.LittleEndian.Uint32(table[12:])}
@@ -125,7 +122,6 @@ func (n *in) pages(h wire.Header) error {
 		if _, err := io.ReadFull(src, memory); err != nil {
 			return err
 		}
-		sum = crc32.Update(sum, wire.Castagnoli, memory)
 		for p := range uint64(run.pages) {
 			n.note(region, first+p)
 		}
@@ -133,7 +129,7 @@ func (n *in) pages(h wire.Header) error {
 	if left > 0 {
 		return fmt.Errorf("%d bytes of content too many", left)
 	}
-	return h.Check(sum)
+	return n.conn.Check(h)
 }
 
 // place finds where a run belongs: in memory, and in chunks that are this stream's.

@@ -37,14 +37,11 @@ type Sent struct {
 }
 
 // NewSender sends on streams, each of which has one writer from now on. All pages are dirty at
-// first. bandwidth is the most bytes a second, all streams together; 0: no bound.
-func NewSender(regions []Region, log Log, streams []*wire.Conn, bandwidth uint64) *Sender {
-	s := &Sender{regions: regions, log: log, outs: make([]out, len(streams))}
+// first. limit bounds the bytes a second, all streams together; nil: no bound.
+func NewSender(regions []Region, log Log, streams []*wire.Conn, limit *rate.Limiter) *Sender {
+	s := &Sender{regions: regions, log: log, limit: limit, outs: make([]out, len(streams))}
 	for i, c := range streams {
 		s.outs[i].conn = c
-	}
-	if bandwidth > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(bandwidth), int(max(wire.MaxPages+wire.HeaderSize, bandwidth/100)))
 	}
 	for _, r := range regions {
 		bitmap := make([]uint64, words(r.pages()))
@@ -57,6 +54,14 @@ func NewSender(regions []Region, log Log, streams []*wire.Conn, bandwidth uint64
 		s.dirty = append(s.dirty, bitmap)
 	}
 	return s
+}
+
+// Limit is the limiter for a bandwidth in bytes a second; 0: none.
+func Limit(bandwidth uint64) *rate.Limiter {
+	if bandwidth == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bandwidth), int(max(wire.MaxPages+wire.HeaderSize, bandwidth/100)))
 }
 
 // Collect takes over what was written, and returns how many bytes are to be sent.
@@ -283,7 +288,6 @@ func (o *out) flush() error {
 		le.PutUint32(b[8:], r.pages)
 		le.PutUint32(b[12:], r.kind)
 	}
-	wire.PutHeader(frame, wire.Pages, len(payload), payload)
 	if o.limit != nil {
 		begin := time.Now()
 		if err := o.limit.WaitN(o.ctx, len(frame)); err != nil {
@@ -294,7 +298,7 @@ func (o *out) flush() error {
 	if err := o.ctx.Err(); err != nil {
 		return err
 	}
-	if _, err := o.conn.Write(frame); err != nil {
+	if err := o.conn.SendFrame(wire.Pages, frame); err != nil {
 		return err
 	}
 	o.bytes += uint64(len(frame))
