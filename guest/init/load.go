@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -39,7 +38,7 @@ func load(a args) error {
 		}
 	}
 	// Neither Go's run queues nor its garbage collector are to be measured.
-	runtime.GOMAXPROCS(len(disks)*int(depth) + 4)
+	runtime.GOMAXPROCS(4)
 	debug.SetGCPercent(-1)
 	errs := make(chan error)
 	gap, err := startWatcher(errs)
@@ -47,14 +46,16 @@ func load(a args) error {
 		return fmt.Errorf("the watcher of the clocks: %w", err)
 	}
 	l := loaded{gap: gap}
+	var open []*disk
 	for _, rd := range disks {
 		d, err := openDisk(rd.Name, unix.O_RDWR)
 		if err != nil {
 			return err
 		}
-		for i := range depth {
-			go func() { errs <- l.write(d, uint64(i)) }()
-		}
+		open = append(open, d)
+	}
+	if len(open) > 0 {
+		go func() { errs <- l.write(open, int(depth)) }()
 	}
 	if fill > 0 {
 		memory, err := alignedBuffer(int(fill))
@@ -89,23 +90,6 @@ func raise(a *atomic.Int64, v int64) {
 		if v <= old || a.CompareAndSwap(old, v) {
 			return
 		}
-	}
-}
-
-// write is one writer.
-func (l *loaded) write(d *disk, seed uint64) error {
-	buf, err := alignedBuffer(loadPage)
-	if err != nil {
-		return err
-	}
-	random := rand.New(rand.NewPCG(seed, 0))
-	for {
-		begin := time.Now()
-		if err := d.write(buf, random.Int64N(d.size/loadPage)*loadPage); err != nil {
-			return err
-		}
-		raise(&l.longest, int64(time.Since(begin)))
-		l.done.Add(1)
 	}
 }
 

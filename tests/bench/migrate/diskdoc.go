@@ -26,8 +26,8 @@ Host: %s.
 
 %s
 
-Without more said, the guest is guest/diskbench, which polls its disk from ring 3. *Linux* is Debian's 6.1 with the workload load of guest/init: 64 threads, each
-with one write at a time, and a process that looks at CLOCK_MONOTONIC and the time-stamp counter every 5 ms, before all others. Its gap is by the clock that saw more. In the lab it is longer
+Without more said, the guest is guest/diskbench, which polls its disk from ring 3. *Linux* is Debian's 6.1 with the workload load of guest/init: 64 writes at
+a time by Linux AIO, and a process that looks at CLOCK_MONOTONIC and the time-stamp counter every 5 ms, before all others. Its gap is by the clock that saw more. In the lab it is longer
 than the downtime under both: the vCPU shares two processors with what source, destination and the command do in the end, and probably the emulator has to translate the guest's code anew, which is in other pages now.
 
 The *gap at the switch* is that of the guest's last line at the source and those at the destination; gaps elsewhere are the host's noise,
