@@ -87,6 +87,12 @@ func (o *outgoing) Stop() error {
 	return nil
 }
 
+// Leave lets the guest go. It runs elsewhere, and what is left to do here, above all to give back its memory, is urgent for nobody.
+func (o *outgoing) Leave() {
+	_ = giveWay() // it only takes longer then
+	o.Outgoing.Leave()
+}
+
 func (o *outgoing) Pause(reason string) { o.Strand(reason) }
 
 func regions(list []memory.Region) (r []ram.Region) {

@@ -145,8 +145,12 @@ func (d OutgoingDisk) Kept() error {
 	return nil
 }
 
-// Track begins to keep the dirty log, or ends it.
+// Track begins to keep the dirty log, or ends it. Meanwhile the vCPUs come before the threads that copy memory, of the source and, where it
+// is on the same host, of the destination: a guest should not be slow because it moves.
 func (o *Outgoing) Track(on bool) error {
+	for _, c := range o.hw.gate.cpus {
+		c.comeFirst(on)
+	}
 	flags := uint32(0)
 	if on {
 		o.hw.ram.StartTracking()

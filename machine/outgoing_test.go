@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ func TestMigrationsThatComeToNothingLeaveNothing(t *testing.T) {
 		if err := o.Track(true); err != nil {
 			t.Fatal(err)
 		}
+		wantFirst(t, o, true)
 		o.Throttle(50)
 		if _, err := o.Describe(); err != nil {
 			t.Fatal(err)
@@ -33,6 +35,7 @@ func TestMigrationsThatComeToNothingLeaveNothing(t *testing.T) {
 		if err := o.Track(false); err != nil {
 			t.Fatal(err)
 		}
+		wantFirst(t, o, false)
 		for i, g := range o.hw.ram.Regions() {
 			bitmap := make([]uint64, g.Words())
 			if err := o.Written(i, bitmap); !errors.Is(err, unix.ENOENT) {
@@ -48,6 +51,26 @@ func TestMigrationsThatComeToNothingLeaveNothing(t *testing.T) {
 		attempt()
 	}
 	wantFiles(t, before, "after 20 migrations")
+}
+
+// wantFirst checks that the vCPUs' threads come before others, as root can have it, or are as this one.
+func wantFirst(t *testing.T, o *Outgoing, want bool) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want {
+		own += preference
+	}
+	for _, c := range o.hw.gate.cpus {
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, int(c.thread.Load())); err != nil || got != own {
+			t.Fatalf("vCPU %d: %d, %v, where a thread that comes first (%v) would have %d", c.id, got, err, want, own)
+		}
+	}
 }
 
 // What a migration does to the vCPUs lets none go on that a disk's failure stops, not even while that still waits for other disks.
