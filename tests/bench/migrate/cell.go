@@ -102,6 +102,7 @@ type sample struct {
 const (
 	startLimit   = 5 * time.Minute // memory has to be filled
 	migrateLimit = 4 * time.Minute
+	silenceLimit = 30 * time.Second
 	firstLines   = 5 // of the guest's, before anything is done
 )
 
@@ -182,8 +183,13 @@ func (b *bench) migrate(ctx context.Context, v vmm, vms []*moving.VM) (f figures
 		return f, fmt.Errorf("%w\nsource: %s\ndestination: %s", err, from.Log.String(), to.Log.String())
 	}
 	end := time.Now()
-	if err := moving.Sleep(ctx, settle+2*period); err != nil {
+	if err := moving.Sleep(ctx, settle); err != nil {
 		return f, err
+	}
+	silent, cancelSilent := context.WithTimeout(ctx, silenceLimit)
+	defer cancelSilent()
+	if err := to.Says(silent, 1); err != nil {
+		return f, fmt.Errorf("since the migration: %w\ndestination: %s", err, to.Log.String())
 	}
 	from.Stop()
 	var sides []*moving.Console

@@ -46,7 +46,7 @@ func (f figures) blackout() time.Duration { return f.SwitchGap + max(0, f.Lost) 
 const settle = 1500 * time.Millisecond
 
 // measure reads the guest's lines. Those that were complete between begin and end+settle are around
-// the migration, those from control to begin are beside it.
+// the migration, and so is the first after its end, however late; those from control to begin are beside it.
 func measure(lines []moving.Line, control, begin, end time.Time) (f figures, err error) {
 	var before, after []moving.Line
 	requests, took := 0.0, 0.0
@@ -60,7 +60,7 @@ func measure(lines []moving.Line, control, begin, end time.Time) (f figures, err
 				d := (s.At - lines[i-1].At).Seconds()
 				requests, took = requests+s.IOPS*d, took+d
 			}
-		case s.Host.Before(end.Add(settle)):
+		case s.Host.Before(end.Add(settle)), len(after) == 0:
 			f.Latency = max(f.Latency, s.Max)
 			if s.Gap > f.Gap {
 				f.Gap, f.GapAt = s.Gap, s.Host.Sub(begin)

@@ -48,6 +48,17 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+// A guest that stands for longer than it is watched has its gap all the same.
+func TestFirstLineIsLate(t *testing.T) {
+	lines := twoSides()[:10]
+	late := lines[9]
+	late.Side, late.Host, late.Gap = 1, epoch.Add(9*time.Second), 7*time.Second
+	f, err := measure(append(lines, late), epoch.Add(900*ms1), epoch.Add(1900*ms1), epoch.Add(2810*ms1))
+	if err != nil || f.SwitchGap != 7*time.Second {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 func TestEbbsOwn(t *testing.T) {
 	disks := func(completed uint64) []migration.DiskSample { return []migration.DiskSample{{Completed: completed}} }
 	o := ebbsOwn(&migration.Report{
