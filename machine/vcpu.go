@@ -65,7 +65,7 @@ func (c *vcpu) kick() {
 const preference = 10
 
 // comeFirst has the host prefer the vCPU's thread to others, or no longer. Where that isn't allowed, for want of CAP_SYS_NICE, it
-// stays as the others.
+// stays as the others. One goroutine calls it at a time, any.
 func (c *vcpu) comeFirst(on bool) {
 	t := int(c.thread.Load())
 	if t == 0 || on == c.first {

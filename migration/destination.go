@@ -165,7 +165,7 @@ type incoming struct {
 	session string
 	streams []*wire.Conn
 
-	files    fileWriter  // its reader's, until AHEAD has come
+	files    fileWriter  // the reader's of conn
 	prepared bool        // AHEAD came
 	owner    bool        // the images are this side's
 	complete atomic.Bool // memory is, so that nothing more is expected on its connections
@@ -297,8 +297,9 @@ func (in *incoming) join(h *hello) error {
 
 // frame is what came on the control connection.
 type frame struct {
-	typ  wire.Type
-	body []byte
+	typ   wire.Type
+	body  []byte
+	files bool // all had come before
 }
 
 // follow does what the source says until the guest runs.
@@ -343,7 +344,7 @@ func (in *incoming) follow(ctx context.Context) error {
 				return
 			}
 			select {
-			case frames <- frame{h.Type, body}:
+			case frames <- frame{h.Type, body, in.files.complete()}:
 			case <-end:
 				return
 			}
@@ -392,7 +393,7 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 	case wire.Abort:
 		return false, wire.Reason(f.body)
 	case wire.Ahead:
-		if in.prepared || !in.files.complete() {
+		if in.prepared || !f.files {
 			return false, wrong
 		}
 		in.prepared = true

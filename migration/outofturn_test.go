@@ -1,0 +1,121 @@
+package migration
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebb-vmm/ebb/migration/ram"
+	"github.com/ebb-vmm/ebb/migration/wire"
+)
+
+// A source that sends what is not its to send, or before what has to come first, ends the migration, and the machine
+// at the destination is thrown away.
+func TestSourceOutOfTurn(t *testing.T) {
+	type sent struct {
+		typ     wire.Type
+		payload any
+	}
+	file, ahead, state := sent{wire.File, []byte("file")}, sent{wire.Ahead, struct{}{}}, sent{wire.State, make([]byte, 12)}
+	for name, c := range map[string]struct {
+		frames []sent
+		says   string
+	}{
+		"ahead before the files":  {[]sent{ahead}, "AHEAD, which is not its to send now"},
+		"ahead amid the files":    {[]sent{file, ahead}, "AHEAD, which is not its to send now"},
+		"ahead twice":             {[]sent{file, file, ahead, ahead}, "AHEAD, which is not its to send now"},
+		"more of files":           {[]sent{file, file, file}, errFile.Error()},
+		"a file after ahead":      {[]sent{file, file, ahead, file}, errFile.Error()},
+		"state before ahead":      {[]sent{file, file, {wire.Handover, nil}, state}, "STATE, which is not its to send now"},
+		"state without the disks": {[]sent{file, file, ahead, state}, "STATE, which is not its to send now"},
+		"commit before a state":   {[]sent{file, file, ahead, {wire.Commit, nil}}, "COMMIT, which is not its to send now"},
+		"the destination's":       {[]sent{{wire.Loaded, nil}}, "LOADED, which is not its to send now"},
+		"memory's":                {[]sent{{wire.Mark, []byte("mark")}}, "MARK, which is not its to send now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "vda")
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			go func() {
+				_, err := Receive(ctx, l, ReceiveOptions{Host: newFakeHost(w, "vda")})
+				ended <- err
+			}()
+			control := accepted(t, w, l.Addr().String(), 8)
+			for _, f := range c.frames {
+				if err := control.Send(f.typ, f.payload); err != nil {
+					break // it has ended already
+				}
+			}
+			for typ := wire.Accept; typ != wire.Abort; { // which tells the source why
+				h, err := control.Next()
+				if err != nil {
+					break
+				}
+				typ = h.Type
+				if body, _ := control.Payload(h); typ == wire.Abort && !strings.Contains(wire.Reason(body).Error(), c.says) {
+					t.Errorf("the source is told %s", body)
+				}
+			}
+			control.Close()
+			if err := <-ended; err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want one with %q", err, c.says)
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.runner != "source" {
+				t.Errorf("the guest runs at %q", w.runner)
+			}
+		})
+	}
+}
+
+// accepted is a source's control connection when all is ready for its files, two of so many bytes together.
+func accepted(t *testing.T, w *world, address string, bytes int64) *wire.Conn {
+	t.Helper()
+	open := func() *wire.Conn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(patience))
+		conn, err := wire.Open(c, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		return conn
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	control := open()
+	must(control.Send(wire.Hello, hello{
+		Name: "guest", Streams: 1, Memory: []memoryRange{{0, 64 * ram.PageSize}}, Machine: json.RawMessage("{}"),
+		Files: []fileInfo{{"one", bytes / 2}, {"two", bytes / 2}},
+	}))
+	var a accept
+	must(control.Expect(wire.Accept, &a))
+	memory := open()
+	must(memory.Send(wire.Join, join{Session: a.Session}))
+	must(memory.Expect(wire.Joined, &joined{}))
+	w.mu.Lock()
+	for disk := range w.reserved {
+		w.reserved[disk], w.owner[disk] = "", ""
+	}
+	w.mu.Unlock()
+	must(control.Send(wire.Offered, nil))
+	must(control.Expect(wire.Reserved, nil))
+	return control
+}
