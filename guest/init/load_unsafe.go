@@ -21,18 +21,15 @@ type writer struct {
 
 // iocb and ioEvent are those of the kernel (include/uapi/linux/aio_abi.h).
 type iocb struct {
-	data    uint64
-	key     uint32
-	rwFlags int32
-	opcode  uint16
-	prio    int16
-	fd      uint32
-	buf     uint64
-	bytes   uint64
-	offset  int64
-	_       uint64
-	flags   uint32
-	eventFD uint32
+	data   uint64
+	_      uint64 // key, rw_flags
+	opcode uint16
+	_      int16 // priority
+	fd     uint32
+	buf    uint64
+	bytes  uint64
+	offset int64
+	_      [2]uint64 // reserved, flags, eventfd
 }
 
 type ioEvent struct {
