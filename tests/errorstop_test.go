@@ -78,7 +78,7 @@ func TestFullDiskStopsTheGuest(t *testing.T) {
 		t.Errorf("the guest's write: %s", out)
 	}
 	if got := e.run("dmesg | grep -ci 'i/o error'"); strings.TrimSpace(got) != "0" {
-		t.Errorf("the guest noticed: %s", e.run("dmesg | tail"))
+		t.Errorf("the guest noticed: %s\n%s", e.run("dmesg | tail"), e.stderr.String())
 	}
 	e.stdin.Close()
 	e.mustEnd(0)

@@ -116,7 +116,8 @@ func Seal(t Type, frame []byte) {
 // writes by itself.
 type Conn struct {
 	net.Conn
-	sending sync.Mutex
+	sending sync.Mutex // guards unsent, too
+	unsent  error      // why a write failed, if one did
 	r       *bufio.Reader
 	header  [HeaderSize]byte
 	sum     xxhash.Digest // of what was read of a frame
@@ -182,6 +183,22 @@ func (c *Conn) SendFrame(t Type, frame []byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	_, err := c.Write(frame)
+	if err != nil {
+		c.unsent = err
+	}
+	return err
+}
+
+// ended is the error of a read. The kernel tells why a connection broke only once: if a write was told, reads find an end.
+func (c *Conn) ended(err error) error {
+	if err != io.EOF {
+		return err
+	}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if c.unsent != nil {
+		return c.unsent
+	}
 	return err
 }
 
@@ -196,7 +213,7 @@ type Header struct {
 // or by Reader.
 func (c *Conn) Next() (Header, error) {
 	if _, err := io.ReadFull(c.r, c.header[:]); err != nil {
-		return Header{}, err
+		return Header{}, c.ended(err)
 	}
 	le := binary.LittleEndian
 	h := Header{Type: Type(c.header[0]), Length: int(le.Uint32(c.header[4:])), sum: le.Uint64(c.header[8:])}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -137,6 +138,28 @@ func TestGarbage(t *testing.T) {
 				t.Error("it was taken")
 			}
 		})
+	}
+}
+
+// mute is a connection whose writer is told that nobody answers, and whose reader finds an end then.
+type mute struct {
+	net.Conn
+	told chan struct{}
+}
+
+func (m mute) Write([]byte) (int, error) { close(m.told); return 0, os.ErrDeadlineExceeded }
+func (m mute) Read([]byte) (int, error)  { <-m.told; return 0, io.EOF }
+
+// Who reads hears why a connection broke, though only who writes was told.
+func TestReaderHearsWhyItBroke(t *testing.T) {
+	c := newConn(mute{told: make(chan struct{})})
+	sent := make(chan error, 1)
+	go func() { sent <- c.Send(Offered, nil) }()
+	if _, err := c.Next(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if err := <-sent; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }
 
