@@ -236,6 +236,7 @@ func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
 	for _, c := range h.gate.cpus {
 		h.cpus.Go(c.run)
 	}
+	h.gate.wait() // each vCPU has its thread now, for who kicks it or prefers it
 	if !held {
 		h.gate.set(running)
 	}

@@ -65,13 +65,12 @@ func (c *vcpu) kick() {
 const preference = 10
 
 // comeFirst has the host prefer the vCPU's thread to others, or no longer. Where that isn't allowed, for want of CAP_SYS_NICE, it
-// stays as the others. One goroutine calls it at a time, any.
+// stays as the others. One goroutine calls it at a time, any, once the hardware has started.
 func (c *vcpu) comeFirst(on bool) {
-	t := int(c.thread.Load())
-	if t == 0 || on == c.first {
+	if on == c.first {
 		return
 	}
-	nice := c.nice
+	t, nice := int(c.thread.Load()), c.nice
 	if on {
 		raw, err := unix.Getpriority(unix.PRIO_PROCESS, t)
 		if err != nil {
