@@ -40,7 +40,7 @@ func (p *Port) owe(s *slot, errno unix.Errno) {
 		}
 	case r.Durable:
 	case r.Op == Write, r.Op == WriteZeroes && s.step == stepFill:
-		d.written.Add(uint64(s.done))
+		p.tally.written += uint64(s.done)
 	}
 }
 

@@ -317,6 +317,7 @@ func (e *Engine) publish() {
 	for e.dirty.len() > 0 {
 		q := e.dirty.pop()
 		q.dirty = false
+		q.port.post()
 		q.expect()
 		q.Publish()
 	}

@@ -129,7 +129,7 @@ func TestHistogram(t *testing.T) {
 		t.Error("an empty histogram has a latency")
 	}
 	for i := range int64(1000) {
-		h.add((i + 1) * millisecond)
+		h.add((i+1)*millisecond, 1)
 	}
 	l := h.read()
 	for _, c := range []struct{ got, want time.Duration }{

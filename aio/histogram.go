@@ -42,8 +42,9 @@ func upperBound(bucket int) int64 {
 	return int64(histogramSub+sub+1) << octave * 1000
 }
 
-func (h *histogram) add(ns int64) {
-	h.buckets[bucketOf(ns)].Add(1)
+// add counts n durations.
+func (h *histogram) add(ns int64, n uint64) {
+	h.buckets[bucketOf(ns)].Add(n)
 	if ns > h.longest.Load() {
 		h.longest.Store(ns)
 	}

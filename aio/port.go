@@ -63,6 +63,7 @@ type Port struct {
 	demand int
 	align  int
 	stats  portCounters
+	tally  tally // what stats lack yet
 
 	queues []*portQueue
 	ready  fifo[*portQueue] // those to be looked at: their kicks are disabled
@@ -335,6 +336,7 @@ func (e *Engine) pass() {
 		}
 		p.list.remove(p)
 		left -= e.visit(p, most)
+		p.post()
 		e.schedule(p)
 	}
 }
@@ -409,6 +411,7 @@ func (e *Engine) start(s *slot) {
 		p.long++
 		p.stats.long.Store(int64(p.long))
 		if s.req.Op == Flush {
+			p.post() // of what completed just now, too
 			s.mark = p.Written()
 		}
 	}
@@ -439,13 +442,7 @@ func (e *Engine) answer(s *slot, errno unix.Errno) {
 	n := s.done
 
 	p.owe(s, errno)
-	counters := &p.stats.class[c]
-	counters.bytes.Add(uint64(n))
-	if errno != 0 {
-		counters.errors.Add(1)
-	}
-	counters.requests.Add(1)
-	counters.latency.add(e.now - s.start)
+	p.count(c, e.now-s.start, n, errno != 0)
 
 	p.bounce.put(s.chunk)
 	e.ended(s)

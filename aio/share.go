@@ -167,7 +167,7 @@ func (e *Engine) started(s *slot) {
 	s.start = e.now
 	s.epoch = p.grace.start(s.req.Op.Long(), e.now)
 	p.ages.push(s)
-	p.stats.started.Add(1)
+	p.tally.started++
 }
 
 // ended gives the credit of a request back.

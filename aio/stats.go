@@ -91,6 +91,51 @@ type classCounters struct {
 	latency                 histogram
 }
 
+// tally is what a port's counters lack: the requests popped in this visit, and those completed since, of one class and with one
+// latency, as those have that were popped in one turn and reaped in one. An atomic operation makes the processor wait for all
+// that it has begun, the guest's memory that comes from another processor's cache above all; so there are a few for a batch and none for a request.
+type tally struct {
+	started          uint64
+	completed, bytes uint64
+	written          uint64 // debt.go
+	class            class
+	latency          int64 // nanoseconds
+}
+
+// count notes a completed request.
+func (p *Port) count(c class, latency, bytes int64, failed bool) {
+	t := &p.tally
+	if t.class != c || t.latency != latency {
+		p.post()
+		t.class, t.latency = c, latency
+	}
+	t.completed++
+	t.bytes += uint64(bytes)
+	if failed {
+		p.stats.class[c].errors.Add(1)
+	}
+}
+
+// post brings the counters up to date: before guests see what has completed, and after each visit.
+func (p *Port) post() {
+	t := &p.tally
+	if t.started > 0 { // before what has completed: inFlightNow
+		p.stats.started.Add(t.started)
+		t.started = 0
+	}
+	if t.completed == 0 {
+		return
+	}
+	if t.written > 0 {
+		p.stats.debt.written.Add(t.written)
+	}
+	c := &p.stats.class[t.class]
+	c.bytes.Add(t.bytes)
+	c.latency.add(t.latency, t.completed)
+	c.requests.Add(t.completed)
+	t.completed, t.bytes, t.written = 0, 0, 0
+}
+
 func (c *classCounters) read() ClassStats {
 	return ClassStats{Requests: c.requests.Load(), Bytes: c.bytes.Load(), Errors: c.errors.Load(), Latency: c.latency.read()}
 }

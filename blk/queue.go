@@ -53,13 +53,13 @@ func (q *queue) Pop(r *aio.Request, long bool) aio.Popped {
 		return aio.Empty
 	}
 	p := pending{status: status, room: w.Len() - 1}
-	a := q.dev.decode(&c, p.room, r)
+	a := q.dev.decode(c, p.room, r)
 	if !a.issue {
 		q.finish(c.Head(), &p, a.status, a.written)
 		return aio.Done
 	}
 	if r.Op.Long() && !long {
-		q.vq.PutBack(c)
+		q.vq.PutBack()
 		return aio.Stays
 	}
 	r.Tag = uint32(c.Head())

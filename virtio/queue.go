@@ -24,6 +24,7 @@ type Queue struct {
 	// The state of a running queue. Of it migration carries lastAvail, to which the
 	// other two indices are equal when nothing is in flight, and failed (state.go).
 	lastAvail uint16 // next entry of the available ring to look at
+	availIdx  uint16 // the driver's idx, as it was when last asked for: there are chains up to it
 	usedIdx   uint16 // next entry of the used ring to fill
 	published uint16 // usedIdx as the driver knows it
 	usedFlags uint16
@@ -33,6 +34,7 @@ type Queue struct {
 
 	inFlight []uint64 // bit per head: taken by Next, not yet in AddUsed
 	bufs     []buffer // scratch for walk, its capacity is the longest chain
+	chain    Chain    // what Next returned last
 }
 
 func newQueue(mem Memory, index int, limit uint16, kickFD int, interrupt func(), fail func(string)) *Queue {
@@ -50,7 +52,7 @@ func (q *Queue) start(l layout, features uint64) error {
 		return err
 	}
 	q.layout, q.features, q.rings = l, features, r
-	q.lastAvail, q.usedIdx, q.published, q.usedFlags, q.failed, q.armed, q.restored = 0, 0, 0, 0, false, false, false
+	q.lastAvail, q.availIdx, q.usedIdx, q.published, q.usedFlags, q.failed, q.armed, q.restored = 0, 0, 0, 0, 0, false, false, false
 	clear(q.inFlight)
 	return nil
 }
@@ -66,44 +68,46 @@ func (q *Queue) Size() int { return int(q.layout.size) }
 func (q *Queue) KickFD() int { return q.kickFD }
 
 // Next takes the next available chain. ok is false if there is none, or if the
-// driver broke the rules so badly that the queue has failed.
-func (q *Queue) Next() (c Chain, ok bool) {
+// driver broke the rules so badly that the queue has failed. The chain is the queue's, until the next call.
+func (q *Queue) Next() (c *Chain, ok bool) {
 	if q.failed {
-		return Chain{}, false
+		return nil, false
 	}
-	idx := q.rings.availIdx()
-	ahead := idx - q.lastAvail
-	if ahead == 0 {
-		return Chain{}, false
-	}
-	if ahead > q.layout.size {
-		q.Fail(fmt.Sprintf("available idx %d is %d ahead, in a queue of %d", idx, ahead, q.layout.size))
-		return Chain{}, false
+	// The driver may be writing to the idx just now, on another processor: it is asked for no more often than it must be.
+	if q.availIdx == q.lastAvail {
+		q.availIdx = q.rings.availIdx()
+		ahead := q.availIdx - q.lastAvail
+		if ahead == 0 {
+			return nil, false
+		}
+		if ahead > q.layout.size {
+			q.Fail(fmt.Sprintf("available idx %d is %d ahead, in a queue of %d", q.availIdx, ahead, q.layout.size))
+			return nil, false
+		}
 	}
 	head := q.rings.availHead(q.lastAvail & (q.layout.size - 1))
 	if head >= q.layout.size {
 		q.Fail(fmt.Sprintf("available descriptor %d in a queue of %d", head, q.layout.size))
-		return Chain{}, false
+		return nil, false
 	}
 	if q.taken(head) {
 		q.Fail(fmt.Sprintf("descriptor %d made available while it is in use", head))
-		return Chain{}, false
+		return nil, false
 	}
-	c, broken := q.walk(head)
-	if broken != "" {
+	if broken := q.walk(head); broken != "" {
 		q.Fail(fmt.Sprintf("descriptor %d: %s", head, broken))
-		return Chain{}, false
+		return nil, false
 	}
 	q.lastAvail++
 	q.inFlight[head/64] |= 1 << (head % 64)
-	return c, true
+	return &q.chain, true
 }
 
 // PutBack undoes the last Next: the chain is available again, untouched. Only
 // before another call of Next, and at most once.
-func (q *Queue) PutBack(c Chain) {
+func (q *Queue) PutBack() {
 	q.lastAvail--
-	q.release(c.head)
+	q.release(q.chain.head)
 }
 
 // AddUsed gives the chain at head back to the driver, n bytes written from the

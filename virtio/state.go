@@ -59,7 +59,7 @@ type Saver interface {
 // resume goes on where another host's queue stopped, after start. It makes the next Publish interrupt whatever the driver asked for, and whatever
 // it was told before.
 func (q *Queue) resume(next uint16, failed bool) {
-	q.lastAvail, q.usedIdx, q.published, q.failed, q.restored = next, next, next, failed, true
+	q.lastAvail, q.availIdx, q.usedIdx, q.published, q.failed, q.restored = next, next, next, next, failed, true
 }
 
 // idle reports whether everything that was taken was given back and shown.

@@ -18,24 +18,24 @@ const (
 
 const maxChainBytes = 1 << 32 // 2.7.5.2
 
-// walk follows the chain at head and checks every rule of 2.7.5 on private copies
+// walk follows the chain at head, makes q.chain of it, and checks every rule of 2.7.5 on private copies
 // of its descriptors. The buffers are kept in q.bufs, at most as many as the
 // queue's largest size; an indirect table doesn't lengthen that (2.7.5.3.1).
-func (q *Queue) walk(head uint16) (Chain, chainError) {
-	c := Chain{mem: q.mem, head: head}
+func (q *Queue) walk(head uint16) chainError {
+	var nread, nwrite uint64
 	bufs := q.bufs[:0]
 	table, count, indirect := q.rings.desc, uint32(q.layout.size), false
 	readable := -1 // number of readable buffers, once a writable one was seen
 	i, seen := head, uint32(0)
 	for {
 		if seen++; seen > count {
-			return c, errLoop
+			return errLoop
 		}
 		d := readDescriptor(table, i)
 		if d.flags&descIndirect != 0 {
 			t, err := q.indirectTable(d, indirect)
 			if err != "" {
-				return c, err
+				return err
 			}
 			// Up to here n normal descriptors were followed; the rest is in the table (2.7.5.3.2).
 			table, count, indirect = t, min(d.len/descSize, uint32(cap(q.bufs))), true
@@ -47,34 +47,34 @@ func (q *Queue) walk(head uint16) (Chain, chainError) {
 			write := d.flags&descWrite != 0
 			switch {
 			case len(bufs) == cap(bufs):
-				return c, errLoop
+				return errLoop
 			case write && readable < 0:
 				readable = len(bufs)
 			case !write && readable >= 0:
-				return c, errOrder
+				return errOrder
 			}
 			bufs = append(bufs, buffer{mem: q.mem.Bytes(d.addr, uint64(d.len)), len: d.len})
 			if write {
-				c.nwrite += uint64(d.len)
+				nwrite += uint64(d.len)
 			} else {
-				c.nread += uint64(d.len)
+				nread += uint64(d.len)
 			}
-			if c.nread+c.nwrite > maxChainBytes {
-				return c, errTooLong
+			if nread+nwrite > maxChainBytes {
+				return errTooLong
 			}
 		}
 		if d.flags&descNext == 0 {
 			break
 		}
 		if i = d.next; int(i) >= len(table)/descSize {
-			return c, errNextRange
+			return errNextRange
 		}
 	}
 	if readable < 0 {
 		readable = len(bufs)
 	}
-	c.readable, c.writable = bufs[:readable], bufs[readable:]
-	return c, ""
+	q.chain = Chain{mem: q.mem, head: head, readable: bufs[:readable], writable: bufs[readable:], nread: nread, nwrite: nwrite}
+	return ""
 }
 
 // indirectTable returns the table an indirect descriptor refers to. Its WRITE flag
