@@ -206,6 +206,9 @@ func (h *hardware) addCPUs(m *Machine) error {
 		h.gate.cpus = append(h.gate.cpus, &vcpu{id: id, kvm: k, ports: &h.ports, mmio: &h.mmio, gate: h.gate, ended: h.ended, log: h.log})
 		if m.cpuids == nil {
 			h.cpuids = append(h.cpuids, cpuid(supported, id, m.cfg.CPUs, deadline > 0))
+			if emulated() {
+				withoutPVEOI(h.cpuids[id])
+			}
 		}
 		if err := prepareCPU(k, h.cpuids[id]); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
