@@ -35,6 +35,7 @@ type Engine struct {
 
 	backend backend
 	kind    EngineKind // the backend's; doesn't change once New has returned
+	thread  int        // nor does its id
 	limit   int        // most credits
 	workers int        // most threads for what blocks
 	closing bool
@@ -92,6 +93,7 @@ func New(cfg Config) (*Engine, error) {
 		runtime.LockOSThread()
 		_ = os.WriteFile("/proc/thread-self/comm", []byte("ebb-engine"), 0) // for top and perf
 		defer close(e.stopped)
+		e.thread = unix.Gettid()
 		err := e.open(e.choose)
 		opened <- err
 		if err == nil {
@@ -169,6 +171,9 @@ func (e *Engine) open(open opener) error {
 	e.resize()
 	return nil
 }
+
+// Thread is the id of the engine's thread, gettid(2)'s. Any goroutine.
+func (e *Engine) Thread() int { return e.thread }
 
 // Close ends the engine and waits for its thread. Every port must have been detached, and
 // Close fails if one is not gone yet: the kernel would go on writing into guest memory, for

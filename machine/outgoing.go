@@ -27,6 +27,8 @@ type Outgoing struct {
 	bitmap [][]uint64 // scratch, by region
 	manual bool       // the dirty log keeps what isn't cleared
 
+	preferred preferred // by Track
+
 	gate     sync.Mutex // guards what follows
 	stopped  bool       // by Stop
 	napping  bool       // by the throttle
@@ -145,11 +147,13 @@ func (d OutgoingDisk) Kept() error {
 	return nil
 }
 
-// Track begins to keep the dirty log, or ends it. Meanwhile the vCPUs come before the threads that copy memory, of the source and, where it
-// is on the same host, of the destination: a guest should not be slow because it moves.
+// Track begins to keep the dirty log, or ends it. Meanwhile the vCPUs and the engine come before the threads that copy memory, of the
+// source and, where it is on the same host, of the destination: a guest should not be slow because it moves. The engine must not come after
+// the vCPUs: one that polls its disks would take the processor that its answers need.
 func (o *Outgoing) Track(on bool) error {
-	for _, c := range o.hw.gate.cpus {
-		c.comeFirst(on)
+	o.preferred.end()
+	if on {
+		o.preferred = prefer(o.guestThreads()...)
 	}
 	flags := uint32(0)
 	if on {
@@ -175,6 +179,15 @@ func (o *Outgoing) Track(on bool) error {
 		}
 	}
 	return nil
+}
+
+// guestThreads are those that the guest runs on: its vCPUs' and the engine's.
+func (o *Outgoing) guestThreads() []int {
+	threads := []int{o.m.engine.Thread()}
+	for _, c := range o.hw.gate.cpus {
+		threads = append(threads, int(c.thread.Load()))
+	}
+	return threads
 }
 
 // Written ORs into bitmap the pages of a region that the guest or a device has written.

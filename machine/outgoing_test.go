@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -53,7 +54,7 @@ func TestMigrationsThatComeToNothingLeaveNothing(t *testing.T) {
 	wantFiles(t, before, "after 20 migrations")
 }
 
-// wantFirst checks that the vCPUs' threads come before others, as root can have it, or are as this one.
+// wantFirst checks that the vCPUs' threads and the engine's come before others, as root can have it, or are as this one.
 func wantFirst(t *testing.T, o *Outgoing, want bool) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -66,9 +67,13 @@ func wantFirst(t *testing.T, o *Outgoing, want bool) {
 	if want {
 		own += preference
 	}
+	threads := map[string]int{"the engine": o.m.engine.Thread()}
 	for _, c := range o.hw.gate.cpus {
-		if got, err := unix.Getpriority(unix.PRIO_PROCESS, int(c.thread.Load())); err != nil || got != own {
-			t.Fatalf("vCPU %d: %d, %v, where a thread that comes first (%v) would have %d", c.id, got, err, want, own)
+		threads[fmt.Sprint("vCPU ", c.id)] = int(c.thread.Load())
+	}
+	for who, thread := range threads {
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, thread); err != nil || got != own {
+			t.Fatalf("%s: %d, %v, where a thread that comes first (%v) would have %d", who, got, err, want, own)
 		}
 	}
 }

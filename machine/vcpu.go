@@ -24,8 +24,6 @@ type vcpu struct {
 	log         *slog.Logger
 
 	thread atomic.Int32 // thread id once it runs
-	first  bool         // it comes first
-	nice   int          // the thread's, when it doesn't
 }
 
 // run enters the guest until the gate stops it. It is the goroutine of the vCPU.
@@ -57,30 +55,6 @@ func (c *vcpu) kick() {
 	if t := c.thread.Load(); t != 0 {
 		// The Go runtime ignores a SIGURG it did not send. ESRCH: the thread has ended.
 		_ = unix.Tgkill(os.Getpid(), int(t), unix.SIGURG)
-	}
-}
-
-// preference is by how much nice is lowered (setpriority(2)) for the thread of a vCPU that is to come first. It counts for
-// some ten times as much as others then.
-const preference = 10
-
-// comeFirst has the host prefer the vCPU's thread to others, or no longer. Where that isn't allowed, for want of CAP_SYS_NICE, it
-// stays as the others. One goroutine calls it at a time, any, once the hardware has started.
-func (c *vcpu) comeFirst(on bool) {
-	if on == c.first {
-		return
-	}
-	t, nice := int(c.thread.Load()), c.nice
-	if on {
-		raw, err := unix.Getpriority(unix.PRIO_PROCESS, t)
-		if err != nil {
-			return
-		}
-		c.nice = 20 - raw // the system call's result is never negative
-		nice = c.nice - preference
-	}
-	if unix.Setpriority(unix.PRIO_PROCESS, t, nice) == nil {
-		c.first = on
 	}
 }
 
