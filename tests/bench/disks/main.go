@@ -19,6 +19,7 @@
 //	goals.go        what ebb is meant to reach
 //	doc.go          the table
 //	plot.go         the picture
+//	polled_test.go  ebb with a thread that polls instead of a VM, where there is no KVM
 package main
 
 import (
