@@ -20,6 +20,9 @@ const (
 	// remembered is how many grace periods are looked back on.
 	remembered = 8
 
+	// lately is how many ticks a.long looks back on, on average: a second.
+	lately = 200
+
 	// beliefs lasts how long the law relies on having seen that a smaller window costs throughput.
 	beliefs = 5 * time.Second
 )
@@ -58,9 +61,11 @@ type adaptive struct {
 	level  meter // under the present window, from when in flight fit it
 	lost   int   // times in a row that it was too low
 
+	long float64 // part of the time in which a long operation is in flight: moving average over lately ticks
+
 	floor      int // 0: none is known
 	floorUntil time.Duration
-	longest    time.Duration // of seen, long operations or not
+	longest    time.Duration // of those that counted, lately
 }
 
 func newAdaptive(budget time.Duration) Law {
@@ -74,6 +79,10 @@ func (a *adaptive) Missed() { a.aim *= 0.7 }
 func (a *adaptive) part(f float64) time.Duration { return time.Duration(f * float64(a.budget)) }
 
 func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
+	a.long -= a.long / lately
+	if s.Long > 0 {
+		a.long += 1. / lately
+	}
 	if !ebbing {
 		a.ebbing = false
 		a.learn(now, s)
@@ -100,7 +109,7 @@ func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
 			a.grow(p)
 		}
 	}
-	if s.Going.InFlight > 0 {
+	if s.Going.InFlight > 0 && !a.waits(s.Going) {
 		a.shrink(now, s.Going)
 	}
 	return a.window
@@ -122,12 +131,18 @@ func (a *adaptive) learn(now time.Duration, s Sample) {
 	}
 }
 
-// counts reports whether a grace period says how long a drain takes. Those with long operations do, although admission
-// doesn't close while one is in flight: with fewer requests in flight, it more often is none.
+// counts reports whether a grace period says how long a drain takes.
 func (a *adaptive) counts(p aio.GracePeriod) bool {
+	if p.InFlight == 0 || a.waits(p) {
+		return false
+	}
 	a.longest = max(p.Length, a.longest-a.longest/8)
-	return p.InFlight > 0
+	return true
 }
+
+// waits reports whether a grace period is so long only for a long operation, which HOLD lets go by before admission closes. Where
+// one is in flight most of the time, that is a rare moment; with fewer requests in flight it comes sooner.
+func (a *adaptive) waits(p aio.GracePeriod) bool { return p.Long && a.long < 0.5 }
 
 func (a *adaptive) note(p aio.GracePeriod) {
 	a.seen[a.kept%remembered] = p

@@ -78,6 +78,9 @@ var Shapes = []Shape{
 	{"flushes, deep", "5 ms each, every 2000th a flush of 50 to 300 ms, at once; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(endless(flushes(rng, 50*ms, 300*ms, near(rng, 5*ms, 0.3))), guest{depth: 64, next: flushEvery(2000)})
 	}},
+	{"flushes, rare", "20 ms each, every 3000th a flush of 250 ms, at once; 64 outstanding", true, func(rng *rand.Rand) []*disk {
+		return one(endless(flushes(rng, 245*ms, 255*ms, near(rng, 20*ms, 0.05))), guest{depth: 64, next: flushEvery(3000)})
+	}},
 	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, bandwidth(50e6)), guest{depth: 64, next: smallAndLarge})
 	}},

@@ -70,7 +70,7 @@ var reals = []real{
 	{name: "null-aio 64", about: "QEMU's null-aio: 20 ms each, any number at once", simulated: "parallel 20 ms, 64", depth: 64, disks: times(1, source{drive: latentDrive})},
 	{name: "dm-delay 64", about: "dm-delay: 20 ms each, any number at once", simulated: "parallel 20 ms, 64", depth: 64, disks: times(1, source{latency: 100 * time.Microsecond, delay: 20 * ms})},
 	{name: "40 at once", about: "null_blk with 40 tags, 90 ms each; 120 outstanding: 40 fit and are needed", simulated: "40 at once, 120", depth: 120, tags: 40, disks: times(1, source{latency: 90 * ms})},
-	{name: "flushes", about: "dm-delay: 20 ms each, every 3000th a flush of 250 ms; 64 outstanding", simulated: "flushes, deep", depth: 64, guest: "flush=3000", disks: times(1, source{latency: 100 * time.Microsecond, delay: 20 * ms, flush: 250 * ms})},
+	{name: "flushes", about: "dm-delay: 20 ms each, every 3000th a flush of 250 ms; 64 outstanding", simulated: "flushes, rare", depth: 64, guest: "flush=3000", disks: times(1, source{latency: 100 * time.Microsecond, delay: 20 * ms, flush: 250 * ms})},
 	{name: "late", about: "QEMU's throttle, 200 IOPS; the guest begins in EBB, with 64 outstanding", simulated: "idle, then busy", depth: 64, late: true, disks: times(1, source{drive: smoothDrive})},
 	{name: "16 mixed", about: "16 disks, 64 outstanding on each: 4 × QEMU's throttle, 4 × io.max, 4 × null_blk of 80 ms, 2 × dm-delay of 80 ms, 2 × null-aio of 20 ms", simulated: "16 mixed", depth: 64,
 		disks: mixed()},
@@ -104,8 +104,8 @@ type devices struct {
 	hangs  *nullblk.Mapped // nil: none can
 }
 
-// makeDevices makes those of a VM with room for tags requests each.
-func makeDevices(tags int, sources []source) (d *devices, err error) {
+// makeDevices makes those of a VM with depth requests outstanding on each; tags as in real.
+func makeDevices(depth, tags int, sources []source) (d *devices, err error) {
 	d = &devices{}
 	defer func() {
 		if err != nil {
@@ -118,7 +118,12 @@ func makeDevices(tags int, sources []source) (d *devices, err error) {
 			latencies = append(latencies, s.latency)
 		}
 	}
-	if d.null, err = nullblk.Make(tags/2, latencies...); err != nil {
+	if tags > 0 {
+		d.null, err = nullblk.MakeShort(tags, latencies...)
+	} else {
+		d.null, err = nullblk.Make(depth, latencies...)
+	}
+	if err != nil {
 		return nil, err
 	}
 	lower, taken := d.null.Paths(), map[int]bool{}

@@ -97,11 +97,7 @@ func (g *rig) receive(ctx context.Context, d *devices) (*moving.VM, error) {
 
 // visit boots a VM and migrates it n times, from one process to the next; kept says that the companion is one of its disks.
 func (g *rig) visit(ctx context.Context, r *real, sources []source, n int, kept bool) (trials []trial, err error) {
-	tags := r.tags
-	if tags == 0 {
-		tags = 2 * r.depth
-	}
-	d, err := makeDevices(tags, sources)
+	d, err := makeDevices(r.depth, r.tags, sources)
 	if err != nil {
 		return nil, err
 	}

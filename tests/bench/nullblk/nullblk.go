@@ -30,8 +30,18 @@ type device struct{ folder, name string } // below nullBlk; below /dev
 type Devices []device
 
 // Make makes a disk for each latency, with room for twice depth requests: the disk is not what
-// is short of room. It returns those it made with an error as well, for Remove.
+// is short of room. It has a write cache of 1 MiB, so that flushes reach it. It returns those it made with an error as well, for Remove.
 func Make(depth int, latencies ...time.Duration) (Devices, error) {
+	return makeAll(2*depth, 1, latencies)
+}
+
+// MakeShort makes disks that take only as many requests at once: those beyond wait in threads of the kernel. They have no write
+// cache: so many threads that make room in it lock each other out, on all processors and for good (null_make_cache_space, Linux 6.1).
+func MakeShort(tags int, latencies ...time.Duration) (Devices, error) {
+	return makeAll(tags, 0, latencies)
+}
+
+func makeAll(tags, cacheMiB int, latencies []time.Duration) (Devices, error) {
 	if _, err := os.Stat(nullBlk); errors.Is(err, fs.ErrNotExist) {
 		if err := unix.Mount("configfs", configfs, "configfs", 0, ""); err != nil {
 			return nil, fmt.Errorf("null_blk: mount configfs: %w", err)
@@ -49,8 +59,8 @@ func Make(depth int, latencies ...time.Duration) (Devices, error) {
 			{"memory_backed", "1"},
 			{"irqmode", strconv.Itoa(irqByTimer)},
 			{"completion_nsec", strconv.FormatInt(latency.Nanoseconds(), 10)},
-			{"hw_queue_depth", strconv.Itoa(2 * depth)},
-			{"cache_size", "1"}, // MiB: a write cache, so that flushes reach the disk
+			{"hw_queue_depth", strconv.Itoa(tags)},
+			{"cache_size", strconv.Itoa(cacheMiB)},
 			{"power", "1"},
 		} {
 			if err := os.WriteFile(filepath.Join(d.folder, setting[0]), []byte(setting[1]), 0); err != nil {
