@@ -32,6 +32,9 @@ func TestDrainWindow(t *testing.T) {
 		q := k.d.Queues[0]
 		if !before {
 			k.dev.SetDrainWindow(0)
+			if err := k.dev.Idle(ctx); err != nil { // then it is in force
+				t.Error(err)
+			}
 		}
 		rq := sendOn(k.mem, q, typeIn, 0, nil, 512)
 		q.Kick()
