@@ -23,10 +23,13 @@ type backend interface {
 	unwatch(id uint32)
 
 	// resize prepares for as many operations in flight, of which as many may block a thread
-	// each as there are workers. It is also called, perhaps with the
-	// same number as before, whenever files came or went: a descriptor may from now on be
-	// another file than it was, and none of the old one's operations is in flight.
+	// each as there are workers.
 	resize(capacity, workers int) error
+
+	// forget says that a descriptor may from now on be another file than it was.
+	//
+	// Preconditions: none of its operations is in flight.
+	forget(fd int)
 
 	// wait hands everything queued to the kernel and, if block is set, sleeps until at
 	// least one event is there. It may return early.

@@ -51,7 +51,6 @@ func (e *Engine) resize() {
 		demand += p.demand
 	}
 	e.capacity = capacityFor(max(demand, e.expected), e.limit)
-	e.backed = 0 // the backend is told of every file that comes or goes
 	e.fit()
 	e.divide()
 	e.stats.capacity.Store(int64(e.capacity))

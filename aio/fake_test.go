@@ -22,7 +22,7 @@ type fakeBackend struct {
 	slept   bool
 	waits   int
 	batches []int // how many operations each wait handed over, if any
-	sizes   []int
+	forgot  []int // descriptors
 	keepLog bool
 	aided   bool
 }
@@ -104,10 +104,9 @@ func (f *fakeBackend) unwatch(id uint32) {
 	f.events = append(f.events, event{kind: eventGone, id: uint64(id)})
 }
 
-func (f *fakeBackend) resize(capacity, _ int) error {
-	f.sizes = append(f.sizes, capacity)
-	return nil
-}
+func (f *fakeBackend) resize(int, int) error { return nil }
+
+func (f *fakeBackend) forget(fd int) { f.forgot = append(f.forgot, fd) }
 
 func (f *fakeBackend) wait(block bool) error {
 	f.waits++

@@ -134,6 +134,8 @@ func (g *giouringBackend) resize(_, workers int) error {
 	return nil
 }
 
+func (g *giouringBackend) forget(int) {}
+
 func (g *giouringBackend) wait(block bool) error {
 	if g.broken != nil {
 		return fmt.Errorf("aio: giouring: io_uring_enter: %w", g.broken)

@@ -34,7 +34,7 @@ type native struct {
 	old      []*aioContext  // replaced, until they are empty
 	aside    sync.WaitGroup // making and destroying contexts
 
-	files map[int]nativeFile // by descriptor: those used since the last resize
+	files map[int]nativeFile // by descriptor: those used, until they are forgotten
 	last  int                // the descriptor used last
 	file  nativeFile         // and its record
 
@@ -111,12 +111,17 @@ type newcomer struct {
 //	          a context is kept while capacity ≤ events ≤ 4 · capacity
 func (n *native) resize(capacity, workers int) error {
 	n.workers.resize(workers)
-	// Descriptors may be other files than before.
-	clear(n.files)
-	n.last = -1
 	n.capacity = capacity
 	n.fit()
 	return nil
+}
+
+func (n *native) forget(fd int) {
+	n.workers.forget(fd)
+	delete(n.files, fd)
+	if n.last == fd {
+		n.last = -1
+	}
 }
 
 // fit has a context made if the present one doesn't fit and none is being made.

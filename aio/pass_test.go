@@ -42,6 +42,26 @@ func TestQueueIsLookedAtOnceWithoutKick(t *testing.T) {
 	}
 }
 
+// Only when a disk has gone may its descriptor be another file.
+func TestDetachedFileIsForgotten(t *testing.T) {
+	f := newFake(t, 4096)
+	e := f.engine(0)
+	var ports []*Port
+	for i := range 3 {
+		ports = append(ports, attach(t, e, PortConfig{Name: "a", FD: 1000 + i, Queues: []Queue{newTestQueue(t)}, Demand: 100}))
+	}
+	f.rest(e)
+	if len(f.forgot) > 0 {
+		t.Errorf("forgot %d with all of them attached", f.forgot)
+	}
+	ports[1].Detach(func() {
+		if !slices.Equal(f.forgot, []int{1001}) {
+			t.Errorf("forgot %d", f.forgot)
+		}
+	})
+	f.rest(e)
+}
+
 func TestIdleQueuesAreNotLookedAt(t *testing.T) {
 	f := newFake(t, 4096)
 	e := f.engine(0)

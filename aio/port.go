@@ -264,6 +264,7 @@ func (p *Port) settled() {
 		return
 	}
 	delete(p.engine.ports, p)
+	p.engine.backend.forget(p.fd)
 	p.engine.resize()
 	bounce := p.bounce
 	p.bounce = bouncePool{}

@@ -9,7 +9,7 @@ import (
 // slot is the engine's record of one request in flight. Its address stays the same while
 // it is in use.
 type slot struct {
-	index uint32
+	index uint32 // in its chunk while it is free
 	seq   uint32 // the request's number; 0: the slot is free
 	next  *slot  // free list
 
@@ -53,8 +53,10 @@ type slotTable struct {
 	seq    uint32
 }
 
+// chunk is small, so that going through all of them is fast; its slots are elsewhere.
 type chunk struct {
-	slots  [slotChunk]slot
+	slots  *[slotChunk]slot
+	first  uint32 // index of the first
 	free   *slot
 	used   int
 	next   *chunk // of slotTable.open
@@ -66,10 +68,10 @@ type chunk struct {
 func newChunks(n int) []*chunk {
 	chunks := make([]*chunk, (n+slotChunk-1)/slotChunk)
 	for i := range chunks {
-		c := new(chunk)
+		c := &chunk{slots: new([slotChunk]slot)}
 		for k := range slices.Backward(c.slots[:]) {
 			s := &c.slots[k]
-			s.next, c.free = c.free, s
+			s.index, s.next, c.free = uint32(k), c.free, s
 		}
 		chunks[i] = c
 	}
@@ -86,9 +88,7 @@ func (t *slotTable) resize(n int) {
 		}
 		c := t.spare[0]
 		t.spare = t.spare[1:]
-		for i := range c.slots {
-			c.slots[i].index = uint32(len(t.chunks)*slotChunk + i)
-		}
+		c.first = uint32(len(t.chunks) * slotChunk)
 		t.chunks = append(t.chunks, c)
 	}
 	t.spare = nil
@@ -134,6 +134,7 @@ func (t *slotTable) take(q *portQueue) *slot {
 		t.seq++
 	}
 	s.seq, s.queue = t.seq, q
+	s.index = c.first + s.index%slotChunk
 	return s
 }
 

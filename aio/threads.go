@@ -27,6 +27,8 @@ func (t *threads) resize(_, workers int) error {
 	return nil
 }
 
+func (t *threads) forget(fd int) { t.workers.forget(fd) }
+
 func (t *threads) wait(block bool) error {
 	t.workers.flush()
 	if !block || t.poller.pending() || !t.workers.sleep() {

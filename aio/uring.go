@@ -60,6 +60,7 @@ type ring struct {
 	cqes           []cqe
 	resizable      bool   // as far as its setup goes: newRing asks the kernel
 	wanted         uint32 // completion queue entries, from the next wait on
+	workers        int    // the kernel's threads, as it was last told; 0: never
 
 	handed int // operations in flight that we handed over to the kernel's threads
 
@@ -280,11 +281,17 @@ func (r *ring) resize(capacity, workers int) error {
 	if r.resizable {
 		r.wanted = uint32(1) << bits.Len32(uint32(capacity+cqSlack-1))
 	}
+	if workers == r.workers {
+		return nil
+	}
+	r.workers = workers
 	if errno := setMaxWorkers(r.fd, &[2]uint32{uint32(workers)}); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
 		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
 	}
 	return nil
 }
+
+func (r *ring) forget(int) {}
 
 // resizeCQ has the kernel make the rings anew with another number of completion queue
 // entries, a power of two. What is in flight or completed stays. It fails with EINVAL where

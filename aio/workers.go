@@ -49,7 +49,7 @@ type workers struct {
 	mu       sync.Mutex
 	limit    int
 	share    int
-	files    map[int]*workFile // by descriptor: those used since the last resize
+	files    map[int]*workFile // by descriptor: those used, until they are forgotten
 	active   []*workFile       // those with something queued
 	turn     int               // in active: whose turn it is
 	busy     int               // operations being carried out
@@ -128,17 +128,25 @@ func (w *workers) divide() {
 	}
 }
 
-// resize sets the limit, and forgets the files that have nothing to do.
+// resize sets the limit.
 func (w *workers) resize(limit int) {
 	w.mu.Lock()
 	w.limit = limit
-	for fd, f := range w.files {
-		if f.busy == 0 && f.queue.len() == 0 {
-			delete(w.files, fd)
-		}
-	}
 	w.divide()
 	next := w.summon()
+	w.mu.Unlock()
+	w.call(next)
+}
+
+// forget gives the others a file's share, unless another disk is the same file and has something to do.
+func (w *workers) forget(fd int) {
+	w.mu.Lock()
+	var next *worker
+	if f := w.files[fd]; f != nil && f.busy == 0 && f.queue.len() == 0 {
+		delete(w.files, fd)
+		w.divide()
+		next = w.summon()
+	}
 	w.mu.Unlock()
 	w.call(next)
 }

@@ -136,6 +136,23 @@ func TestLoneFile(t *testing.T) {
 	}
 }
 
+// What a file could always have is the others' once it is forgotten, but not while it has something to do.
+func TestForgottenFile(t *testing.T) {
+	w := newHangingWorkers(t, 200, func(fd int) bool { return fd == 1 })
+	w.send(2, 1)
+	w.await(1)
+	w.send(1, 150)
+	w.hanging(150)
+	w.forget(1)
+	w.send(1, 450)
+	w.noMore()
+	w.forget(2)
+	w.hanging(50)
+	w.noMore()
+	w.letGo()
+	w.await(600)
+}
+
 // A larger limit counts at once.
 func TestMoreWorkers(t *testing.T) {
 	w := newHangingWorkers(t, minWorkers, func(int) bool { return true })
