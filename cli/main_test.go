@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -121,7 +120,6 @@ type process struct {
 	stdout lockedBuffer
 	stderr lockedBuffer
 	ended  chan struct{}
-	late   func() bool
 }
 
 // setup is how to start it. The zero value is as any user starts it.
@@ -143,9 +141,7 @@ func (s setup) start(t *testing.T, args ...string) *process {
 	if s.runtime == "" {
 		s.runtime = t.TempDir()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	p := &process{Cmd: exec.CommandContext(ctx, os.Args[0], args...), t: t, ended: make(chan struct{})}
-	p.late = func() bool { return ctx.Err() != nil }
+	p := &process{Cmd: exec.Command(os.Args[0], args...), t: t, ended: make(chan struct{})}
 	p.Env = append(os.Environ(), asEbb+"="+s.steps, "XDG_RUNTIME_DIR="+s.runtime,
 		"GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // the race detector's ebb would take a second to end
 	p.Dir = s.dir
@@ -161,7 +157,6 @@ func (s setup) start(t *testing.T, args ...string) *process {
 		p.Stdout = s.stdout
 	}
 	if err := p.Start(); err != nil {
-		cancel()
 		if s.mounts && errors.Is(err, unix.EPERM) {
 			t.Skip("this environment has no mount namespaces:", err)
 		}
@@ -171,16 +166,17 @@ func (s setup) start(t *testing.T, args ...string) *process {
 		defer close(p.ended)
 		_ = p.Wait()
 	}()
-	t.Cleanup(func() { cancel(); <-p.ended })
+	t.Cleanup(func() { _ = p.Process.Kill(); <-p.ended })
 	return p
 }
 
 // exit waits for the end and returns the exit code.
 func (p *process) exit() int {
 	p.t.Helper()
-	<-p.ended
-	if p.late() {
-		p.t.Fatalf("ebb still ran after %v\n%s", limit, p)
+	select {
+	case <-p.ended:
+	case <-time.After(limit):
+		p.overdue("ebb's end")
 	}
 	return p.ProcessState.ExitCode()
 }
@@ -205,9 +201,21 @@ func (p *process) await(what string, done func() bool) {
 		default:
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("%s: not within %v\n%s", what, limit, p)
+			p.overdue(what)
 		}
 	}
+}
+
+// overdue fails, and says where ebb stands, with the goroutines, which the Go runtime adds to its standard error.
+func (p *process) overdue(what string) {
+	p.t.Helper()
+	where := lab.Standing(p.Process.Pid)
+	_ = p.Process.Signal(unix.SIGABRT)
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+	}
+	p.t.Fatalf("%s: not within %v\n%s\n%s", what, limit, where, p)
 }
 
 func (p *process) signal(s os.Signal) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/cli/control"
 	"github.com/ebb-vmm/ebb/guest/pattern"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 var migrations = flag.Int("migrations", 4, "how often the guest of TestMigrateBackAndForth moves, and that of TestMigrateFailures is cancelled in a row")
@@ -109,7 +110,7 @@ func (e *ebb) eventually(what string, look func() (state any, done bool)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			e.t.Fatalf("waiting until %s: %+v\n%s\n%s", what, state, e.standing(), e.transcript())
+			e.t.Fatalf("waiting until %s: %+v\n%s\n%s", what, state, lab.Standing(e.cmd.Process.Pid), e.transcript())
 		}
 	}
 }
