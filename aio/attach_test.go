@@ -3,12 +3,13 @@ package aio
 import (
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
 // Disks come and go, all with requests of their own, while one works on: nothing is lost or
@@ -79,6 +80,21 @@ func testAttachUnderLoad(t *testing.T, cfg Config) {
 	}
 }
 
+// What was made for a disk, and isn't needed where the capacity is at its limit, isn't kept.
+func TestNoSlotsAreLeftOver(t *testing.T) {
+	e := newTestEngine(t, Config{MaxCapacity: 100})
+	fd := openFile(t, "/dev/shm", 0, 1<<20)
+	for i := range 3 {
+		port(t, e, PortConfig{Name: fmt.Sprint(i), FD: fd, Queues: []Queue{newGuest(t)}, Demand: 100})
+		e.Expect(1000)
+		left := make(chan int, 1)
+		e.mail.post(func() { left <- len(e.slots.spare) })
+		if n := await(t, deadline(t), left, "the engine"); n != 0 {
+			t.Errorf("%d chunks are kept with %d disks", n, i+1)
+		}
+	}
+}
+
 // BenchmarkAttach compares the latencies of a disk, 16 requests deep, while 31 others come and go
 // within a second with those of a second before in which none does. It reports the 99.9th percentiles and their
 // ratio, and that of the longest, as medians over all rounds, and how long an Attach takes.
@@ -135,21 +151,16 @@ func BenchmarkAttach(b *testing.B) {
 				ratio = append(ratio, ms(during.P999)/ms(before.P999))
 				maxRatio = append(maxRatio, ms(during.Max)/ms(before.Max))
 			}
-			b.ReportMetric(median(control), "p99.9-control-ms")
-			b.ReportMetric(median(loaded), "p99.9-attaching-ms")
-			b.ReportMetric(median(ratio), "p99.9-ratio")
-			b.ReportMetric(median(maxRatio), "max-ratio")
+			b.ReportMetric(stat.Of(control).Median, "p99.9-control-ms")
+			b.ReportMetric(stat.Of(loaded).Median, "p99.9-attaching-ms")
+			b.ReportMetric(stat.Of(ratio).Median, "p99.9-ratio")
+			b.ReportMetric(stat.Of(maxRatio).Median, "max-ratio")
 			b.ReportMetric(float64(spent.Microseconds())/float64(attaches), "us/attach")
 		})
 	}
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func median(all []float64) float64 {
-	slices.Sort(all)
-	return all[len(all)/2]
-}
 
 // Room for disks that are to come is made before they come, and given up when none are expected any more.
 func TestExpect(t *testing.T) { eachEngine(t, testExpect) }

@@ -52,6 +52,7 @@ func (e *Engine) resize() {
 	}
 	e.capacity = capacityFor(max(demand, e.expected), e.limit)
 	e.fit()
+	e.slots.spare = nil // more than was needed
 	e.divide()
 	e.stats.capacity.Store(int64(e.capacity))
 	e.stats.demand.Store(int64(demand))

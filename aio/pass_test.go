@@ -54,12 +54,16 @@ func TestDetachedFileIsForgotten(t *testing.T) {
 	if len(f.forgot) > 0 {
 		t.Errorf("forgot %d with all of them attached", f.forgot)
 	}
+	gone := false
 	ports[1].Detach(func() {
+		gone = true
 		if !slices.Equal(f.forgot, []int{1001}) {
-			t.Errorf("forgot %d", f.forgot)
+			t.Errorf("forgot %d when it has gone", f.forgot)
 		}
 	})
-	f.rest(e)
+	if f.rest(e); !gone {
+		t.Error("the disk is still there")
+	}
 }
 
 func TestIdleQueuesAreNotLookedAt(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 // slot is the engine's record of one request in flight. Its address stays the same while
 // it is in use.
 type slot struct {
-	index uint32 // in its chunk while it is free
+	index uint32 // in its chunk until it is first used
 	seq   uint32 // the request's number; 0: the slot is free
 	next  *slot  // free list
 
@@ -91,7 +91,6 @@ func (t *slotTable) resize(n int) {
 		c.first = uint32(len(t.chunks) * slotChunk)
 		t.chunks = append(t.chunks, c)
 	}
-	t.spare = nil
 	t.trim()
 	t.open = nil
 	for i, c := range slices.Backward(t.chunks) {

@@ -154,3 +154,21 @@ func TestResizeInFlight(t *testing.T) {
 		t.Error("the poll is lost")
 	}
 }
+
+// The kernel has as many threads as the last resize says, whether it was told anew or not.
+func TestKernelWorkers(t *testing.T) {
+	lockThread(t)
+	r, _, err := newRing(minCapacity)
+	must(t, err)
+	defer r.close()
+	for _, workers := range []int{100, 200, 200, 100} {
+		must(t, r.resize(minCapacity, workers))
+		var now [2]uint32 // zeroes only ask
+		switch errno := setMaxWorkers(r.fd, &now); {
+		case errno == unix.EINVAL:
+			t.Skip("Linux 5.15 can be told first")
+		case errno != 0 || int(now[0]) != workers:
+			t.Errorf("%d workers, %v, want %d", now[0], errno, workers)
+		}
+	}
+}

@@ -109,7 +109,7 @@ func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
 			a.grow(p)
 		}
 	}
-	if s.Going.InFlight > 0 && !a.waits(s.Going) {
+	if s.Going.InFlight > 0 && !a.excused(s.Going) {
 		a.shrink(now, s.Going)
 	}
 	return a.window
@@ -133,16 +133,16 @@ func (a *adaptive) learn(now time.Duration, s Sample) {
 
 // counts reports whether a grace period says how long a drain takes.
 func (a *adaptive) counts(p aio.GracePeriod) bool {
-	if p.InFlight == 0 || a.waits(p) {
+	if p.InFlight == 0 || a.excused(p) {
 		return false
 	}
 	a.longest = max(p.Length, a.longest-a.longest/8)
 	return true
 }
 
-// waits reports whether a grace period is so long only for a long operation, which HOLD lets go by before admission closes. Where
+// excused reports whether a grace period is so long only for a long operation, which HOLD lets go by before admission closes. Where
 // one is in flight most of the time, that is a rare moment; with fewer requests in flight it comes sooner.
-func (a *adaptive) waits(p aio.GracePeriod) bool { return p.Long && a.long < 0.5 }
+func (a *adaptive) excused(p aio.GracePeriod) bool { return p.Long && a.long < 0.5 }
 
 func (a *adaptive) note(p aio.GracePeriod) {
 	a.seen[a.kept%remembered] = p
