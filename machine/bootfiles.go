@@ -11,8 +11,8 @@ import (
 	"github.com/ebb-vmm/ebb/machine/boot"
 )
 
-// A guest that resets boots its kernel again, also after it has moved. So the files for that go with it,
-// and are kept in memory at the destination.
+// A guest that resets boots its kernel again, also after it has moved, unless its user wants none of that. So the files for
+// that go with it, and are kept in memory at the destination.
 
 // BootFile is one of them.
 type BootFile struct {
@@ -28,11 +28,11 @@ const (
 	maxBootFile = 1 << 30 // bytes
 )
 
-// BootFiles opens the files that the guest boots from. The caller closes them. A guest whose files are not there any
-// more, or that came here without, moves all the same: then there are none.
+// BootFiles opens the files that the guest boots from. The caller closes them. A guest that doesn't boot again (Config.NoReboot)
+// needs none; one whose files are not there any more, or that came here without, moves all the same: then there are none, either.
 func (o *Outgoing) BootFiles() []BootFile {
 	m := o.m
-	if m.kernel == nil {
+	if m.kernel == nil || m.cfg.NoReboot {
 		return nil
 	}
 	files := []BootFile{{bootKernel, m.kernel.Size(), io.NopCloser(m.kernel.Content())}}
