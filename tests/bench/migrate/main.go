@@ -18,8 +18,7 @@
 //	cell.go     what is varied; a guest that is migrated several times
 //	guest.go    the guests
 //	disk.go     the disks
-//	copy.go     what a migration's throughput is compared with
-//	vmm.go      ebb.go and qemu.go, with QEMU's monitor in qmp.go; the processes are package moving's
+//	vmm.go      ebb.go and qemu.go; the processes are package moving's, with QEMU's monitor and a plain copy
 //	figures.go  one migration's figures
 //	goals.go    what ebb is meant to reach
 //	doc.go      the document; diskdoc.go and ramdoc.go: its tables

@@ -16,14 +16,14 @@ const qemuDowntime = 50 * time.Millisecond
 
 type qemu struct {
 	*bench
-	monitors map[*moving.VM]*qmp
+	monitors map[*moving.VM]*moving.QMP
 }
 
-func newQEMU(b *bench) vmm { return qemu{b, map[*moving.VM]*qmp{}} }
+func newQEMU(b *bench) vmm { return qemu{b, map[*moving.VM]*moving.QMP{}} }
 
 func (q qemu) close() {
 	for _, m := range q.monitors {
-		m.conn.Close()
+		m.Close()
 	}
 }
 
@@ -67,7 +67,7 @@ func (q qemu) launch(ctx context.Context, at moving.Place, options ...string) (*
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	m, err := dialQMP(ctx, q.socket(v.Name))
+	m, err := moving.DialQMP(ctx, q.socket(v.Name))
 	if err == nil {
 		q.monitors[v] = m
 	}
@@ -92,36 +92,6 @@ func (q qemu) receive(ctx context.Context, at moving.Place) (*moving.VM, error) 
 }
 
 func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {
-	monitor := q.monitors[from]
-	err := monitor.do("migrate-set-parameters", map[string]any{
-		"downtime-limit": q.downtime().Milliseconds(), "max-bandwidth": 10 << 30,
-	}, nil)
-	if err != nil {
-		return own{}, err
-	}
-	if err := monitor.do("migrate", map[string]any{"uri": to.Listen}, nil); err != nil {
-		return own{}, err
-	}
-	for {
-		var m struct {
-			Status    string
-			Downtime  int64 // ms
-			TotalTime int64 `json:"total-time"`
-			RAM       struct{ Transferred uint64 }
-			ErrorDesc string `json:"error-desc"`
-		}
-		if err := monitor.do("query-migrate", nil, &m); err != nil {
-			return own{}, err
-		}
-		switch {
-		case m.Status == "completed" && m.TotalTime > 0: // it says so before it has worked out the rest
-			const unit = time.Millisecond
-			return own{Total: time.Duration(m.TotalTime) * unit, Downtime: time.Duration(m.Downtime) * unit, Sent: m.RAM.Transferred}, nil
-		case m.Status == "failed", m.Status == "cancelled":
-			return own{}, fmt.Errorf("QEMU's migration %s: %s", m.Status, m.ErrorDesc)
-		}
-		if err := moving.Sleep(ctx, 50*time.Millisecond); err != nil {
-			return own{}, err
-		}
-	}
+	m, err := q.monitors[from].Migrate(ctx, to.Listen, q.downtime())
+	return own{Total: m.Total, Downtime: m.Downtime, Sent: m.Sent}, err
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
-	"github.com/ebb-vmm/ebb/machine/memory"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
@@ -29,7 +28,7 @@ type bench struct {
 	memoryMiB int         // of a guest whose memory matters
 	cell      cell
 	disk      disk
-	random    *memory.RAM // for plainCopy; nil until it is called
+	copier    moving.Copier
 }
 
 const (

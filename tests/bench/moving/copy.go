@@ -1,4 +1,4 @@
-package main
+package moving
 
 import (
 	"crypto/rand"
@@ -10,34 +10,38 @@ import (
 
 	"github.com/ebb-vmm/ebb/machine/memory"
 	"github.com/ebb-vmm/ebb/migration"
-	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
-// copySize is how much a plain copy copies, in bytes.
-const copySize = 256 << 20
+// CopySize is how much a plain copy copies, in bytes.
+const CopySize = 256 << 20
 
-// plainCopy copies random bytes from memory to memory that was not touched before, over as many TCP connections as a
+// Copier copies without a migration. The zero value is ready.
+type Copier struct {
+	random *memory.RAM // nil until something is copied
+}
+
+// Copy copies random bytes from memory to memory that was not touched before, over as many TCP connections as a
 // migration has, and does nothing else. It returns bytes a second.
-func (b *bench) plainCopy() (rate float64, err error) {
-	if b.random == nil {
-		if b.random, err = memory.New(copySize); err != nil {
+func (c *Copier) Copy() (rate float64, err error) {
+	if c.random == nil {
+		if c.random, err = memory.New(CopySize); err != nil {
 			return 0, err
 		}
-		if _, err := rand.Read(b.random.Regions()[0].Bytes); err != nil {
+		if _, err := rand.Read(c.random.Regions()[0].Bytes); err != nil {
 			return 0, err
 		}
 	}
-	to, err := memory.New(copySize)
+	to, err := memory.New(CopySize)
 	if err != nil {
 		return 0, err
 	}
 	defer to.Close()
-	l, err := net.Listen("tcp", moving.Here.Address+":0")
+	l, err := net.Listen("tcp", Here.Address+":0")
 	if err != nil {
 		return 0, err
 	}
 	defer l.Close()
-	const part, piece = copySize / migration.DefaultStreams, 256 << 10
+	const part, piece = CopySize / migration.DefaultStreams, 256 << 10
 	errs := make([]error, 2*migration.DefaultStreams)
 	var copying sync.WaitGroup
 	begin := time.Now()
@@ -53,12 +57,12 @@ func (b *bench) plainCopy() (rate float64, err error) {
 		}
 		defer in.Close()
 		copying.Go(func() {
-			for p := b.random.Regions()[0].Bytes[i*part:][:part]; len(p) > 0 && errs[2*i] == nil; p = p[min(piece, len(p)):] {
+			for p := c.random.Regions()[0].Bytes[i*part:][:part]; len(p) > 0 && errs[2*i] == nil; p = p[min(piece, len(p)):] {
 				_, errs[2*i] = out.Write(p[:min(piece, len(p))])
 			}
 		})
 		copying.Go(func() { _, errs[2*i+1] = io.ReadFull(in, to.Regions()[0].Bytes[i*part:][:part]) })
 	}
 	copying.Wait()
-	return copySize / time.Since(begin).Seconds(), errors.Join(errs...)
+	return CopySize / time.Since(begin).Seconds(), errors.Join(errs...)
 }

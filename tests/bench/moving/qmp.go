@@ -1,4 +1,4 @@
-package main
+package moving
 
 import (
 	"context"
@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// qmp is a connection to QEMU's monitor (docs/interop/qmp-spec.txt).
-type qmp struct {
+// QMP is a connection to QEMU's monitor (docs/interop/qmp-spec.txt).
+type QMP struct {
 	conn net.Conn
 	in   *json.Decoder
 }
 
-// dialQMP waits until QEMU is there.
-func dialQMP(ctx context.Context, path string) (*qmp, error) {
+// DialQMP waits until QEMU is there.
+func DialQMP(ctx context.Context, path string) (*QMP, error) {
 	for {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
-			q := &qmp{conn, json.NewDecoder(conn)}
+			q := &QMP{conn, json.NewDecoder(conn)}
 			var greeting json.RawMessage
 			if err = q.in.Decode(&greeting); err == nil {
 				err = q.do("qmp_capabilities", nil, nil)
@@ -38,8 +38,49 @@ func dialQMP(ctx context.Context, path string) (*qmp, error) {
 	}
 }
 
+// Close ends the connection, not QEMU.
+func (q *QMP) Close() { q.conn.Close() }
+
+// QEMUMigration is what QEMU says of one that has ended well.
+type QEMUMigration struct {
+	Total, Downtime time.Duration
+	Sent            uint64 // bytes of memory
+}
+
+// Migrate returns when the guest runs where QEMU listens. The limit of the downtime counts memory only.
+func (q *QMP) Migrate(ctx context.Context, listen string, downtime time.Duration) (m QEMUMigration, err error) {
+	if err := q.do("migrate-set-parameters", map[string]any{"downtime-limit": downtime.Milliseconds(), "max-bandwidth": 10 << 30}, nil); err != nil {
+		return m, err
+	}
+	if err := q.do("migrate", map[string]any{"uri": listen}, nil); err != nil {
+		return m, err
+	}
+	for {
+		var said struct {
+			Status    string
+			Downtime  int64 // ms
+			TotalTime int64 `json:"total-time"`
+			RAM       struct{ Transferred uint64 }
+			ErrorDesc string `json:"error-desc"`
+		}
+		if err := q.do("query-migrate", nil, &said); err != nil {
+			return m, err
+		}
+		switch {
+		case said.Status == "completed" && said.TotalTime > 0: // it says so before it has worked out the rest
+			const unit = time.Millisecond
+			return QEMUMigration{time.Duration(said.TotalTime) * unit, time.Duration(said.Downtime) * unit, said.RAM.Transferred}, nil
+		case said.Status == "failed", said.Status == "cancelled":
+			return m, fmt.Errorf("QEMU's migration %s: %s", said.Status, said.ErrorDesc)
+		}
+		if err := Sleep(ctx, 50*time.Millisecond); err != nil {
+			return m, err
+		}
+	}
+}
+
 // do carries a command out; result may be nil.
-func (q *qmp) do(command string, arguments map[string]any, result any) error {
+func (q *QMP) do(command string, arguments map[string]any, result any) error {
 	request := map[string]any{"execute": command}
 	if arguments != nil {
 		request["arguments"] = arguments
