@@ -200,6 +200,9 @@ func TestNoStatusByte(t *testing.T) {
 			if r.d.Status()&virtio.StatusNeedsReset == 0 || r.q.UsedIdx() != 0 || r.dq.EnableKicks() {
 				t.Error("device does not need a reset")
 			}
+			if _, err := r.d.F.(*virtio.PCI).Save(); err != nil {
+				t.Errorf("it can't migrate any more: %v", err)
+			}
 		})
 	}
 }

@@ -49,6 +49,7 @@ func (q *queue) Pop(r *aio.Request, long bool) aio.Popped {
 	}
 	if status == nil {
 		// There is no way to answer, and leaving it unanswered would hang the guest in silence.
+		q.vq.PutBack() // a queue that has failed has nothing in flight: it can migrate
 		q.vq.Fail(fmt.Sprintf("descriptor %d: no status byte the device can write", c.Head()))
 		return aio.Empty
 	}

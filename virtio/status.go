@@ -120,5 +120,6 @@ func (t *PCI) resetDone() {
 	t.live.Store(false)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.markRings() // nobody finds them later
 	t.clear()
 }

@@ -4,10 +4,16 @@ package virtio
 // was written, all of it. That is not said for every Publish: a busy ring is written all the
 // time, so that it has to be carried by the last pass anyhow. A migration calls it once,
 // after the device has nothing in flight and takes nothing (so that nobody writes to the rings
-// any more) and before it collects what was written for the last time. Any goroutine.
+// any more) and before it collects what was written for the last time. The rings of a driver that resets the device are
+// marked then. Any goroutine.
 func (t *PCI) MarkRings() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.markRings()
+}
+
+// markRings is MarkRings. t.mu is held.
+func (t *PCI) markRings() {
 	for i := range t.regs.queues {
 		if q := &t.regs.queues[i]; q.enabled {
 			q.queue.markRing()

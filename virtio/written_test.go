@@ -65,5 +65,6 @@ func TestMarkRings(t *testing.T) {
 	dq.Fail("test")
 	taken("failed", want...)
 	r.d.Reset()
-	taken("reset")
+	taken("reset", want...) // as it had no driver any more before this was asked
+	taken("after that")
 }

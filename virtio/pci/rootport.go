@@ -168,8 +168,17 @@ func (p *RootPort) ReadConfig(off int, b []byte) { p.config.Read(off, b) }
 
 // WriteConfig implements Function.
 func (p *RootPort) WriteConfig(off int, b []byte) {
+	p.mu.Lock()
 	p.config.Write(off, b)
-	p.update()
+	p.notify()
+	// States are compared rather than single writes followed, so that two vCPUs that write at once can't hide the last change.
+	now := p.state()
+	differs := now != p.seen
+	p.seen = now
+	p.mu.Unlock()
+	if differs && p.changed != nil {
+		p.changed()
+	}
 }
 
 // BARSize, ReadBAR and WriteBAR implement Function; the port has no BAR.
@@ -256,29 +265,16 @@ func (p *RootPort) SetLink(up bool) {
 }
 
 func (p *RootPort) event(clear, set uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.config.change(p.cap+expSlotStatus, clear, set)
 	p.notify()
 }
 
-// update follows a write of the guest's. It compares states rather than following
-// single writes, so that two vCPUs that write at once can't hide the last change.
-func (p *RootPort) update() {
-	p.notify()
-	p.mu.Lock()
-	now := p.state()
-	differs := now != p.seen
-	p.seen = now
-	p.mu.Unlock()
-	if differs && p.changed != nil {
-		p.changed()
-	}
-}
-
 // notify sends the message when there comes to be an enabled event that is not
-// dealt with (6.7.3.4): only that edge, never again before all of them are gone.
+// dealt with (6.7.3.4): only that edge, never again before all of them are gone. mu is held, and was when events came
+// or went: else one that comes just after the guest has dealt with the last would be no edge.
 func (p *RootPort) notify() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	pending := p.pending() && p.msi.enabled()
 	if pending && !p.notified {
 		if err := p.msi.signal(); err != nil && p.failed != nil {
