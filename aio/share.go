@@ -28,7 +28,9 @@ import (
 // by as many. They still count against the share of their own port, and while a port has any,
 // it borrows only what no other port wants. A disk that is always that slow keeps its share
 // in flight, and takes next to nothing from the others. The usual time is a moving average
-// over completions of all ports, so on an engine whose disks are all slow nothing is written off.
+// over completions of all ports, so on an engine whose disks are all slow nothing is written off, and
+// where they all become slow nothing is after some hundred requests. Those written off count in it with the
+// age at which they may be, for a slow disk beside fast ones is not what is usual.
 // While nothing has completed yet, one second is the age. No single port has more in flight
 // than the capacity.
 const (
@@ -182,7 +184,12 @@ func (e *Engine) ended(s *slot) {
 		e.lent--
 	}
 	p.grace.finish(s.epoch, s.req.Op.Long(), e.now)
+	took := e.now - s.start
+	if e.usual == 0 {
+		e.usual = took
+	}
 	if s.writtenOff {
+		took = min(took, writeOffTimes*e.usual)
 		s.writtenOff = false
 		p.writtenOff--
 		e.writtenOff--
@@ -192,11 +199,8 @@ func (e *Engine) ended(s *slot) {
 		}
 	} else {
 		p.ages.remove(s)
-		if e.usual == 0 {
-			e.usual = e.now - s.start
-		}
-		e.usual += (e.now - s.start - e.usual) / 64
 	}
+	e.usual += (took - e.usual) / 64
 }
 
 // writeOff writes off the requests that are too old while another port waits for a credit,

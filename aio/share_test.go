@@ -110,6 +110,21 @@ func TestNothingIsWrittenOffAmongEquals(t *testing.T) {
 	}
 }
 
+// Disks that become slow together are equals again soon: what is in flight is no more than the capacity.
+func TestAllBecomeSlow(t *testing.T) {
+	latency := int64(100 * microsecond)
+	s := simulate(t, 64, func(*operation) int64 { return latency })
+	for fd := range 3 {
+		s.disk(t, PortConfig{Name: fmt.Sprint(fd), FD: fd, Demand: 256}, 256, smallReads())
+	}
+	s.run(s.clock + 100*millisecond)
+	latency = 20 * millisecond
+	s.run(s.clock + second)
+	if s.e.writtenOff != 0 || s.e.inFlight != 64 {
+		t.Errorf("%d in flight, %d written off", s.e.inFlight, s.e.writtenOff)
+	}
+}
+
 func TestWeights(t *testing.T) {
 	s := simulate(t, 100, byDisk(millisecond, millisecond, millisecond))
 	weights := []int{100, 200, 300}
