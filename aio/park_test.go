@@ -85,3 +85,40 @@ func TestKeptRequestFailsAtDetach(t *testing.T) {
 		t.Errorf("answers %v, gone %v", got, gone)
 	}
 }
+
+// Who attaches a disk hears of every fdatasync that failed, whatever request it was part of, and whatever becomes of that.
+func TestFailedSyncsAreTold(t *testing.T) {
+	f := newFake(t, 1<<20)
+	failing := unix.Errno(0)
+	f.script = func(op *operation) (int32, verdict) {
+		if op.code == opSync && failing != 0 {
+			return -int32(failing), answers
+		}
+		if op.code == opWrite && op.dsync {
+			return -int32(unix.ENOSPC), answers
+		}
+		return 0, succeed
+	}
+	e := f.engine(0)
+	var told []unix.Errno
+	q := newTestQueue(t)
+	p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{q}, Demand: 16, Keep: func(Failure) bool { return true },
+		SyncFailed: func(err unix.Errno) { told = append(told, err) }})
+	durable := rw(Write, 1, 0, make([]byte, 512))
+	durable.Durable = true
+	zeroes := ranged(WriteZeroes, 2, 0, 4096)
+	zeroes.Durable = true
+	for _, c := range []struct {
+		failing unix.Errno
+		request testRequest
+		want    int
+	}{{0, ranged(Flush, 0, 0, 0), 0}, {0, durable, 0}, {unix.EIO, zeroes, 1}, {unix.EIO, ranged(Flush, 3, 0, 0), 2}, {unix.EINTR, ranged(Flush, 4, 0, 0), 2}} {
+		failing = c.failing
+		q.add(c.request)
+		f.signal(p.queues[0])
+		f.rest(e)
+		if len(told) != c.want {
+			t.Errorf("after %v with %v: %v", c.request.Op, c.failing, told)
+		}
+	}
+}

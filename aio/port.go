@@ -42,6 +42,10 @@ type PortConfig struct {
 	// nil: failures are answered.
 	Keep func(Failure) bool
 
+	// SyncFailed is told, on the engine's thread, that an fdatasync has failed, also one that is kept then or was part of
+	// another request. It must not block. nil: nobody asks.
+	SyncFailed func(unix.Errno)
+
 	// Held attaches the port with the bound of CausePause at 0: nothing is popped until
 	// SetWindow(CausePause, Unlimited).
 	Held bool
@@ -76,19 +80,20 @@ type Port struct {
 	writtenOff             int      // of inFlight
 	ages                   slotList // the others
 
-	bounds    [causes]int // window.go
-	window    int         // least of bounds
-	limiters  []*limiter  // its own and its group's
-	limited   [2]bool     // waiting for them, by cause from CauseLimit on
-	grace     graceClock
-	inFlight  int
-	long      int        // of inFlight: flush, discard, write-zeroes
-	bounce    bouncePool // bounce.go
-	lacks     stepSet    // what the file can't do (zeroes.go)
-	handOver  handOver   // inline.go
-	elsewhere int        // of the operations in flight, those that change the file on another thread
-	keep      func(Failure) bool
-	parked    []*slot // of inFlight: failed, and kept for Retry
+	bounds     [causes]int // window.go
+	window     int         // least of bounds
+	limiters   []*limiter  // its own and its group's
+	limited    [2]bool     // waiting for them, by cause from CauseLimit on
+	grace      graceClock
+	inFlight   int
+	long       int        // of inFlight: flush, discard, write-zeroes
+	bounce     bouncePool // bounce.go
+	lacks      stepSet    // what the file can't do (zeroes.go)
+	handOver   handOver   // inline.go
+	elsewhere  int        // of the operations in flight, those that change the file on another thread
+	keep       func(Failure) bool
+	syncFailed func(unix.Errno) // PortConfig.SyncFailed
+	parked     []*slot          // of inFlight: failed, and kept for Retry
 
 	waiters   map[chan struct{}]struct{} // of Idle
 	settling  bool                       // in the engine's list of ports to settle
@@ -172,7 +177,7 @@ func (e *Engine) Attach(cfg PortConfig) (*Port, error) {
 func newPort(e *Engine, cfg PortConfig, bounce bouncePool) *Port {
 	p := &Port{
 		engine: e, name: cfg.Name, fd: cfg.FD, demand: cfg.Demand, align: max(cfg.MemoryAlign, 1),
-		bounce: bounce, handOver: handOverOf(cfg.FD), waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight, keep: cfg.Keep,
+		bounce: bounce, handOver: handOverOf(cfg.FD), waiters: make(map[chan struct{}]struct{}), weight: cfg.Weight, keep: cfg.Keep, syncFailed: cfg.SyncFailed,
 	}
 	if p.weight == 0 {
 		p.weight = DefaultWeight

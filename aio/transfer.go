@@ -133,6 +133,9 @@ func (e *Engine) completed(s *slot, result int32) {
 	case stepMove:
 		e.moved(s, n, errno)
 	case stepSync:
+		if p := s.queue.port; errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR && p.syncFailed != nil {
+			p.syncFailed(errno)
+		}
 		e.finish(s, errno)
 	default:
 		e.cleared(s, n, errno)

@@ -30,7 +30,7 @@ func (i *Image) findAlignment(direct bool) error {
 	case off > maxBlockSize:
 		return refuse(unix.EINVAL, "disk image %s needs blocks of %d bytes for direct I/O, more than a guest can use; leave out direct", i.path, off)
 	}
-	i.memAlign = mem
+	i.memAlign = max(mem, off) // the length of each buffer has to be whole blocks as well (statx(2), stx_dio_offset_align)
 	i.blockSize = max(off, sectorSize)
 	return nil
 }

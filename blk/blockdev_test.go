@@ -81,4 +81,14 @@ func TestBlockDevice4Kn(t *testing.T) {
 	k.expect("write", statusOK, typeOut, 8, make([]byte, 4096), 0)
 	k.expect("read", statusOK, typeIn, 8, nil, 8192)
 	k.expect("discard", statusOK, typeDiscard, 0, extentBytes(8, 8, 0), 0)
+
+	// Framing is the driver's business (2.7.4.1): buffers aligned as memory has to be, but none of them whole blocks.
+	q, data, status := k.d.Queues[0], m.mem.Alloc(4096, 4096), m.mem.Put([]byte{noStatus})
+	q.Add(virtiotest.Buf{Addr: m.mem.Put(headerBytes(typeIn, 8)), Len: headerSize},
+		virtiotest.Buf{Addr: data, Len: 512, Write: true}, virtiotest.Buf{Addr: data + 512, Len: 3584, Write: true}, virtiotest.Buf{Addr: status, Len: 1, Write: true})
+	q.KickIfWanted()
+	q.Wait()
+	if got := m.mem.RAM(status, 1)[0]; got != statusOK {
+		t.Errorf("a block in two pieces: status %d", got)
+	}
 }

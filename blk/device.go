@@ -155,7 +155,7 @@ func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
 	}
 	cfg := aio.PortConfig{
 		Name: d.id, FD: d.image.fd, MemoryAlign: d.image.memAlign,
-		Weight: d.weight, Limits: d.limits, Group: d.group, Keep: d.keep,
+		Weight: d.weight, Limits: d.limits, Group: d.group, Keep: d.keep, SyncFailed: d.syncFailed,
 	}
 	for _, vq := range vqs {
 		if vq == nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/virtio/guestlog"
+	"github.com/ebb-vmm/ebb/virtio/virtiotest"
 )
 
 func TestErrorPolicy(t *testing.T) {
@@ -32,6 +33,29 @@ func TestErrorPolicy(t *testing.T) {
 	for _, s := range []string{"", "ignore", "Stop", "enospc"} {
 		if _, err := ParseErrorPolicy(s); err == nil {
 			t.Errorf("%q is a policy", s)
+		}
+	}
+}
+
+// When the host has failed to write what it had cached, no flush succeeds any more, though the kernel says that it does; with
+// direct I/O nothing was cached.
+func TestLostWrites(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		m := newMachine(t)
+		k := m.disk("vda", ImageOptions{}, Config{})
+		k.d.Start(virtiotest.Setup{})
+		k.img.direct = direct
+		k.expect("before", statusOK, typeFlush, 0, nil, 0)
+		k.dev.syncFailed(unix.EIO)
+		want := byte(statusIOErr)
+		if direct {
+			want = statusOK
+		}
+		k.expect("a flush", want, typeFlush, 0, nil, 0)
+		k.expect("another", want, typeFlush, 0, nil, 0)
+		k.expect("a write", statusOK, typeOut, 0, make([]byte, 512), 0)
+		if err := k.dev.Sync(t.Context()); (err == nil) != direct {
+			t.Errorf("direct %v: a migration's sync: %v", direct, err)
 		}
 	}
 }

@@ -34,7 +34,9 @@ type Image struct {
 
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best
-	memAlign     int // bytes: alignment of buffers the kernel wants; 1 without direct I/O
+	memAlign     int // bytes: what addresses and lengths of buffers have to be multiples of for the kernel; 1 without direct I/O
+
+	lost atomic.Bool // the host could not write what its page cache held (sync.go)
 
 	discard bool // worth trying to deallocate
 	zeroes  bool // the kernel can write zeroes to any extent the guest may name

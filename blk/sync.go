@@ -3,6 +3,7 @@ package blk
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,18 @@ type deviceSync struct {
 	// Whoever has the turn has these.
 	failed  error
 	flushes uint64 // PortStats.Flushes at the failure
+}
+
+// syncFailed is told that an fdatasync of the engine's failed (aio.PortConfig.SyncFailed). The kernel says of pages that it could
+// not write once for each open file, forgets that they are dirty, and calls the next fdatasync a success. What the guest was told is
+// complete is lost then, and so no flush succeeds any more: not the one that failed, should it be carried out again, and none after it.
+// What direct I/O writes is in no page cache. On the engine's thread.
+func (d *Device) syncFailed(err unix.Errno) {
+	if d.image.direct || d.image.lost.Swap(true) {
+		return
+	}
+	d.log.Log(slog.LevelError, "the host could not write what it had cached of an image: writes of the guest's are lost, and its flushes fail until it ends",
+		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("err", err.Error()))
 }
 
 func newDeviceSync() deviceSync { return deviceSync{turn: make(chan struct{}, 1)} }
@@ -67,6 +80,9 @@ func (d *Device) syncNow(sync func(*Image) error) error {
 	port, flushes, mark := d.port.Load(), uint64(0), uint64(0)
 	if port != nil {
 		flushes, mark = port.Stats().Flushes, port.Written()
+	}
+	if d.image.lost.Load() {
+		return fmt.Errorf("disk %s: the host could not write what it had cached of image %s, and writes of the guest's are lost; end the guest, and check its file systems", d.id, d.image.path)
 	}
 	s := &d.sync
 	if s.failed != nil && s.flushes == flushes {
