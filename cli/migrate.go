@@ -178,5 +178,11 @@ func cancelled(ctx context.Context, vm *control.Client) error {
 	if err != nil {
 		return fmt.Errorf("cancelled too late: the guest may have left (%w)", err)
 	}
+	switch {
+	case i.State == control.StateEnding:
+		return errors.New("cancelled too late: the guest has left, or ended")
+	case i.Reason != "": // the link was lost where nobody knows which side the guest is on, or a disk has failed
+		return fmt.Errorf("cancelled, but the guest does not go on here (%s): %s", i.State, i.Reason)
+	}
 	return fmt.Errorf("cancelled: the guest goes on here (%s)", i.State)
 }

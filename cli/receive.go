@@ -146,7 +146,9 @@ func (h *incomingHost) run(ctx context.Context, l net.Listener) error {
 		case s := <-signals:
 			cancel(fmt.Errorf("ended by a signal (%v) before a VM came", s))
 		case <-came:
+			return
 		}
+		endNow(signals, came, func() {}) // a disk may hang that a VM which comes is to have
 	}()
 	tell("waiting for a VM at tcp:%s", l.Addr())
 	in, err := migration.Receive(waiting, l, migration.ReceiveOptions{

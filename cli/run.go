@@ -210,13 +210,18 @@ func endOnSignals(signals <-chan os.Signal, g guest, restore func()) (undo func(
 		case <-done:
 			return
 		}
-		select {
-		case s := <-signals:
-			restore()
-			fmt.Fprintf(os.Stderr, "ebb: %v again: ended without waiting for the disks\n", s)
-			os.Exit(exitFailed)
-		case <-done:
-		}
+		endNow(signals, done, restore)
 	}()
 	return func() { close(done) }
+}
+
+// endNow ends the process at the next signal, unless done comes first.
+func endNow(signals <-chan os.Signal, done <-chan struct{}, restore func()) {
+	select {
+	case s := <-signals:
+		restore()
+		fmt.Fprintf(os.Stderr, "ebb: %v again: ended without waiting for the disks\n", s)
+		os.Exit(exitFailed)
+	case <-done:
+	}
 }

@@ -57,7 +57,7 @@ func (m *Machine) describe(traits cpuTraits) description {
 		c := k.cfg
 		d.Disks = append(d.Disks, diskDescription{
 			ID: c.ID, File: filepath.Base(c.Path), Slot: k.slot, Serial: c.Serial, ReadOnly: c.ReadOnly, Direct: c.Direct,
-			Queues: c.Queues, QueueSize: c.QueueSize, Weight: c.Weight, Limits: c.Limits, Group: c.Group, Errors: c.Errors,
+			Queues: c.Queues, QueueSize: c.QueueSize, Weight: c.Weight, Limits: k.limits(), Group: c.Group, Errors: c.Errors,
 			Image: k.image.Identity(),
 		})
 	}

@@ -101,6 +101,7 @@ func (m *Machine) AddDisk(cfg Disk) error {
 		err = m.plug(d)
 	}
 	if err != nil {
+		m.leaveGroup(d)
 		return errors.Join(fail(err), d.image.Close())
 	}
 	return nil
@@ -142,6 +143,9 @@ func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
 			return err
 		}
 		if hw == nil {
+			m.plugging.Lock()
+			m.leaveGroup(d)
+			m.plugging.Unlock()
 			if err := d.image.Close(); err != nil {
 				return fmt.Errorf("disk %s is removed, but closing its image: %w", id, err)
 			}

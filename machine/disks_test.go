@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
 )
 
@@ -354,4 +355,27 @@ func TestRemoveDiskMeetsReset(t *testing.T) {
 	r.mu.Unlock()
 	r.run()
 	r.ends(Reset, "0")
+}
+
+// A group lasts as long as a disk is in it, and each of its disks says what its limits are.
+func TestGroupsComeAndGo(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := prepare(t, Config{HotplugSlots: 2}, spin)
+	defer r.Close() //nolint:errcheck // nothing ran
+	for i := range disks {
+		disks[i].Group = "g"
+	}
+	for _, iops := range []int64{100, 200} {
+		disks[0].Limits = aio.Limits{IOPS: aio.Rate{PerSecond: iops}}
+		r.add(disks[0])
+		r.add(disks[1])
+		r.remove("a")
+		if d := r.describe(cpuTraits{}).Disks; len(d) != 1 || d[0].Limits != disks[0].Limits {
+			t.Errorf("%+v", d)
+		}
+		r.remove("b")
+		if g := r.saveGroups(); len(g) != 0 {
+			t.Errorf("without disks there are %v", g)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -194,3 +195,17 @@ var echo = slices.Concat(out8(portSerial+1, 1), []byte{
 	0xeb, 0xeb, // jmp again
 	// off:
 }, powerOff, spin)
+
+// A console that nobody reads keeps nobody from stopping the guest.
+func TestStopWithoutReader(t *testing.T) {
+	r := prepare(t, Config{}, puts("hello"), spin)
+	reader, writer := io.Pipe()
+	defer reader.Close()
+	r.Machine.cfg.Console = writer
+	r.run()
+	if _, err := reader.Read(make([]byte, 1)); err != nil { // the rest waits
+		t.Fatal(err)
+	}
+	r.Stop()
+	r.ends(Stopped, "")
+}

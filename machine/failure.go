@@ -12,12 +12,16 @@ import (
 func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 	go func() {
 		reason := fmt.Sprintf("disk %s failed a %v at %d (%d bytes): %v; resume carries it out again", d.cfg.ID, f.Op, f.Offset, f.Length, f.Err)
-		m.pausing.Lock() // a Resume comes before both or after both
-		defer m.pausing.Unlock()
+		if m.pausing.lock(context.Background()) != nil { // a Resume comes before both or after both
+			return
+		}
+		defer m.pausing.unlock()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
 		m.mu.Lock()
 		first := m.hw != nil && m.reason == ""
 		if first {
-			m.reason = reason
+			m.reason, m.calm = reason, cancel
 		}
 		m.mu.Unlock()
 		if !first {
@@ -25,8 +29,14 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		}
 		m.cfg.Log.Error("a disk's failure stops the guest", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
 			"offset", f.Offset, "length", f.Length, "err", f.Err)
-		// Other disks finish what they have in flight, which takes as long as it takes.
-		if err := m.pause(context.Background()); err != nil {
+		// Other disks finish what they have in flight, which takes as long as it takes, or until somebody resumes the guest.
+		err := m.pause(ctx)
+		m.mu.Lock()
+		if m.calm = nil; err != nil {
+			m.reason = "" // the guest is over, or goes on
+		}
+		m.mu.Unlock()
+		if err != nil {
 			m.cfg.Log.Error("stopping the guest", "err", err)
 			return
 		}

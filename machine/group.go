@@ -40,6 +40,15 @@ func (m *Machine) joinGroup(d *disk) error {
 	return nil
 }
 
+// leaveGroup is for a disk that is not the machine's: a group without disks is forgotten. m.plugging is held.
+func (m *Machine) leaveGroup(d *disk) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.ContainsFunc(m.disks, func(e *disk) bool { return e.cfg.Group == d.cfg.Group }) {
+		delete(m.groups, d.cfg.Group)
+	}
+}
+
 // groupLimits are the limits that a group's first disk with any gives.
 func groupLimits(disks []Disk, group string) aio.Limits {
 	for _, d := range disks {
@@ -48,6 +57,14 @@ func groupLimits(disks []Disk, group string) aio.Limits {
 		}
 	}
 	return aio.Limits{}
+}
+
+// limits are those the disk keeps, its group's if it has one.
+func (d *disk) limits() aio.Limits {
+	if d.group != nil {
+		return d.group.Limits()
+	}
+	return d.cfg.Limits
 }
 
 // ownLimits are those that are not its group's.
@@ -60,6 +77,8 @@ func (d *disk) ownLimits() aio.Limits {
 
 // saveGroups returns what the groups' limits have left.
 func (m *Machine) saveGroups() (list []groupState) {
+	m.plugging.Lock() // nobody has it for long while the guest migrates
+	defer m.plugging.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(m.groups)) {
 		list = append(list, groupState{name, m.groups[name].Tokens()})
 	}

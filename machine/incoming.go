@@ -63,8 +63,8 @@ func NewIncoming(cfg Config, from json.RawMessage, path func(id, file string) (s
 	if err := d.check(); err != nil {
 		return nil, err
 	}
-	m := &Machine{cfg: cfg, linux: d.Linux}
-	m.changed.L = &m.mu
+	m := newMachine(cfg)
+	m.linux = d.Linux
 	in := &Incoming{Machine: m, ended: make(chan struct{})}
 	if err := in.take(d, append(cfg.Disks[:len(cfg.Disks):len(cfg.Disks)], added...)); err != nil {
 		return nil, errors.Join(err, in.Close())
@@ -218,13 +218,20 @@ func (in *Incoming) Go() {
 func (in *Incoming) Uncommitted(reason string) error {
 	in.mu.Lock()
 	in.arriving, in.reason, in.away = false, reason, reason
+	in.changed.Broadcast()
 	in.mu.Unlock()
 	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
 }
 
-// Discard ends a machine whose guest doesn't come.
+// Over is closed when somebody stops the machine.
+func (in *Incoming) Over() <-chan struct{} { return in.hw.over }
+
+// Discard ends a machine whose guest doesn't come. Nobody writes to its memory any more.
 func (in *Incoming) Discard() error {
-	in.Stop()
+	in.mu.Lock()
+	in.arriving = false
+	in.mu.Unlock()
+	in.Stop() // broadcasts
 	<-in.ended
 	return errors.Join(in.err, in.Close())
 }

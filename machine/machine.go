@@ -14,12 +14,14 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/kvm"
@@ -52,7 +54,7 @@ type Machine struct {
 	engine *aio.Engine
 	cpuids [][]kvm.CPUIDEntry // what each vCPU is given, if the guest comes from another host; else nil. Set before Run
 
-	pausing  sync.Mutex            // one Pause or Resume at a time; taken before mu
+	pausing  turn                  // one Pause or Resume at a time; taken before mu
 	plugging sync.Mutex            // one AddDisk at a time; taken before mu
 	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
@@ -61,14 +63,15 @@ type Machine struct {
 	hw       *hardware  // nil before Run and after
 	leaving  *hardware  // the last hw, while it is taken apart
 	built    *hardware  // for the first guest, if that comes from another host
-	out      *Outgoing  // a migration to another host, while there is one
-	arriving bool       // its guest comes from another host, and is not here yet
+	out      *Outgoing  // a migration to another host, while there is one: it looks at the memory of hw or leaving
+	arriving bool       // its guest comes from another host, and is not here yet: somebody writes to its memory
 	paused   bool
-	reason   string // why it is paused, if the user did not do it
+	reason   string // why it is paused, or will be when its disks have nothing in flight, if the user did not do it
+	calm     func() // ends that, if the disks never do; nil otherwise
 	away     string // why the images may not be this side's; then only ResumeForced helps
 	stopping bool
 	ending   bool      // the guest is over and doesn't come again
-	changed  sync.Cond // hw or leaving changed or stopping was set
+	changed  sync.Cond // hw or leaving changed, stopping was set, or out or arriving came to an end
 }
 
 // ErrNotRunning is returned when there is no guest to act on.
@@ -85,8 +88,7 @@ func New(cfg Config) (*Machine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	m := &Machine{cfg: cfg}
-	m.changed.L = &m.mu
+	m := newMachine(cfg)
 	if err := m.take(); err != nil {
 		m.Close()
 		return nil, err
@@ -96,6 +98,26 @@ func New(cfg Config) (*Machine, error) {
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+2+m.engine.Stats().Engine.Processors()))
 	return m, nil
 }
+
+func newMachine(cfg Config) *Machine {
+	m := &Machine{cfg: cfg, pausing: make(turn, 1)}
+	m.changed.L = &m.mu
+	return m
+}
+
+// turn is a mutex that can be waited for until a context ends: it holds an element while somebody has it.
+type turn chan struct{}
+
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turn) unlock() { <-t }
 
 // take opens everything a machine needs, whatever the guest does.
 func (m *Machine) take() (err error) {
@@ -159,18 +181,20 @@ func (m *Machine) Run() (End, error) {
 
 func (m *Machine) runOnce() (End, error) {
 	hw := m.built
-	if m.built = nil; hw == nil {
+	m.built = nil
+	arrives := hw != nil
+	if !arrives {
 		var err error
 		if hw, err = newHardware(m); err != nil {
 			return 0, err
 		}
-		m.mu.Lock()
+	}
+	m.mu.Lock() // until others find the disks in hw
+	if !arrives {
 		if err := hw.preset(m.disks); err != nil {
 			hw.ended(0, err)
 		}
-		m.mu.Unlock()
 	}
-	m.mu.Lock()
 	if m.stopping {
 		hw.ended(Stopped, nil)
 	}
@@ -183,22 +207,52 @@ func (m *Machine) runOnce() (End, error) {
 	<-hw.over
 	m.mu.Lock()
 	m.hw, m.leaving, m.ending = nil, hw, !m.bootsAgain(hw.end)
+	// A migration under way comes to its end first: it looks at the guest's memory, or writes to it, and has the images' locks,
+	// without which the guest must not boot again.
+	for m.moving() {
+		m.changed.Wait()
+	}
 	m.mu.Unlock()
 	err := hw.close()
 	m.mu.Lock()
 	m.leaving = nil
 	m.changed.Broadcast()
 	m.mu.Unlock()
-	console.Wait()
+	m.finishConsole(&console, hw.end)
 	return hw.end, errors.Join(hw.err, err)
+}
+
+// lastWords is how long who stops a guest waits for a console that takes nothing.
+const lastWords = time.Second
+
+// finishConsole waits until all that the guest has written is passed on. Who has stopped the guest wants it to end, whether
+// or not anybody reads its console.
+func (m *Machine) finishConsole(console *sync.WaitGroup, end End) {
+	if end != Stopped {
+		console.Wait()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		console.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(lastWords):
+		m.cfg.Log.Warn("the guest's last output is lost: nobody reads its console")
+	}
 }
 
 // Pause stops the guest: when it returns nil no vCPU runs and no disk request is
 // in flight. If ctx ends first, because a disk doesn't answer, the guest goes on
 // and the error says so.
 func (m *Machine) Pause(ctx context.Context) error {
-	m.pausing.Lock()
-	defer m.pausing.Unlock()
+	if err := m.pausing.lock(ctx); err != nil {
+		_, reason := m.State()
+		return fmt.Errorf("pausing: %w (%s)", err, cmp.Or(reason, "somebody else is at it"))
+	}
+	defer m.pausing.unlock()
 	m.mu.Lock()
 	moving := m.moving()
 	m.mu.Unlock()
@@ -255,8 +309,15 @@ func (m *Machine) Resume() error { return m.resume(false) }
 func (m *Machine) ResumeForced() error { return m.resume(true) }
 
 func (m *Machine) resume(force bool) error {
-	m.pausing.Lock()
-	defer m.pausing.Unlock()
+	m.mu.Lock()
+	if m.calm != nil {
+		m.calm()
+	}
+	m.mu.Unlock()
+	if err := m.pausing.lock(context.Background()); err != nil {
+		return err
+	}
+	defer m.pausing.unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Outgoing struct {
 	bitmap [][]uint64 // scratch, by region
 	manual bool       // the dirty log keeps what isn't cleared
 
+	tracked   bool      // the dirty log is kept
 	preferred preferred // by Track
 
 	gate     sync.Mutex // guards what follows
@@ -37,8 +39,16 @@ type Outgoing struct {
 
 // BeginMigration begins it. Outgoing.End ends it, unless the guest has left.
 func (m *Machine) BeginMigration() (*Outgoing, error) {
-	m.pausing.Lock() // not beside a Pause
-	defer m.pausing.Unlock()
+	m.mu.Lock()
+	failing, reason := m.calm != nil, m.reason
+	m.mu.Unlock()
+	if failing { // that pause may last for as long as a disk hangs
+		return nil, fmt.Errorf("it is paused: %s", reason)
+	}
+	if err := m.pausing.lock(context.Background()); err != nil { // not beside a Pause
+		return nil, err
+	}
+	defer m.pausing.unlock()
 	m.plugging.Lock() // nor an AddDisk
 	defer m.plugging.Unlock()
 	m.mu.Lock()
@@ -56,8 +66,11 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 		return nil, errors.New("it is paused; resume it before")
 	}
 	for _, d := range m.disks {
-		if d.unwanted {
+		switch {
+		case d.unwanted:
 			return nil, fmt.Errorf("disk %s is being removed; wait until it is gone", d.cfg.ID)
+		case m.hw.attached(d) == nil:
+			return nil, fmt.Errorf("disk %s is in hotplug slot %d, which the guest has not turned on; wait until it has, or remove the disk", d.cfg.ID, d.slot+1)
 		}
 	}
 	o := &Outgoing{m: m, hw: m.hw, disks: m.hw.devices()}
@@ -75,12 +88,23 @@ func (m *Machine) Migrating() bool {
 	return m.moving()
 }
 
-// End ends the migration: the machine is as before.
+// End ends the migration: the machine is as before. Nobody looks at its memory any more.
 func (o *Outgoing) End() {
 	o.Throttle(0)
+	select {
+	case <-o.hw.over:
+		o.tracked = false // nobody asks any more
+	default:
+	}
+	if o.tracked { // nobody knows whether the guest left
+		if err := o.Track(false); err != nil {
+			o.m.cfg.Log.Warn("the dirty log can't be ended", "err", err)
+		}
+	}
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
 	o.m.out = nil
+	o.m.changed.Broadcast()
 }
 
 // Memory returns the guest's memory.
@@ -127,7 +151,7 @@ func (o *Outgoing) Check(answer json.RawMessage, allowCached bool) error {
 // Disks returns the disks' devices and images, in an order that doesn't change.
 func (o *Outgoing) Disks() (list []OutgoingDisk) {
 	for _, a := range o.disks {
-		list = append(list, OutgoingDisk{a.disk.cfg.ID, a.device, a.disk.image})
+		list = append(list, OutgoingDisk{a.disk.cfg.ID, a.device, a.disk.image, func() bool { return o.hw.attached(a.disk) != a }})
 	}
 	return list
 }
@@ -137,10 +161,16 @@ type OutgoingDisk struct {
 	ID     string
 	Device *blk.Device
 	Image  *blk.Image
+
+	replaced func() bool // Device isn't what the guest has of the disk
 }
 
-// Kept says that requests of it failed and are kept until Machine.Resume, so that it can't migrate. nil: none.
+// Kept says that it can't migrate: requests of it failed and are kept until Machine.Resume, or the guest has turned its slot
+// off, and perhaps on again, with a device that nobody drains. nil: it can.
 func (d OutgoingDisk) Kept() error {
+	if d.replaced() {
+		return fmt.Errorf("the guest has turned off the slot of disk %s meanwhile; once it is on again, or the disk removed, migrate again", d.ID)
+	}
 	if s, ok := d.Device.Stats(); ok && s.Kept > 0 {
 		return fmt.Errorf("disk %s has requests that failed and wait for `ebb resume`; resume it before", d.ID)
 	}
@@ -152,6 +182,7 @@ func (d OutgoingDisk) Kept() error {
 // the vCPUs: one that polls its disks would take the processor that its answers need.
 func (o *Outgoing) Track(on bool) error {
 	o.preferred.end()
+	o.tracked = on
 	if on {
 		o.preferred = prefer(o.guestThreads()...)
 	}
@@ -231,9 +262,9 @@ func (o *Outgoing) Resume() {
 
 // move has the vCPUs run or stand, as all who have a say want. o.gate is held.
 func (o *Outgoing) move() {
-	o.m.mu.Lock()
+	o.m.mu.Lock() // a failure comes before or after
+	defer o.m.mu.Unlock()
 	stand := o.m.paused || o.m.reason != "" // by a disk's failure, or soon: other disks finish first
-	o.m.mu.Unlock()
 	if o.stopped || o.napping || stand {
 		o.hw.gate.set(paused)
 	} else {

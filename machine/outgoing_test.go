@@ -1,9 +1,12 @@
 package machine
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -95,5 +98,127 @@ func TestMigrationLeavesFailedGuestStopped(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A guest that ends while it is migrated keeps its memory, and doesn't boot again, until the migration is over.
+func TestEndWaitsForMigration(t *testing.T) {
+	r := start(t, Config{CPUs: 2}, count)
+	r.moves(counterAddr, 0)
+	o, err := r.BeginMigration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Track(true); err != nil {
+		t.Fatal(err)
+	}
+	r.Stop()
+	<-o.Over()
+	o.hw.cpus.Wait()
+	for range 1000 { // it would all be gone by now
+		for i, g := range o.Memory() {
+			if err := o.Written(i, make([]uint64, g.Words())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	select {
+	case <-r.done:
+		t.Fatal("the machine has ended")
+	default:
+	}
+	o.End()
+	r.ends(Stopped, "")
+}
+
+// After a migration of which nobody knows how it went KVM keeps no log, and the guest doesn't come before others.
+func TestTrackingEndsWithMigration(t *testing.T) {
+	r := start(t, Config{CPUs: 2}, count)
+	r.moves(counterAddr, 0)
+	o, err := r.BeginMigration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Track(true); err != nil {
+		t.Fatal(err)
+	}
+	o.Strand("nobody knows where it runs")
+	o.End()
+	wantFirst(t, o, false)
+	if err := o.Written(0, make([]uint64, o.Memory()[0].Words())); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("KVM's log: %v, want that there is none", err)
+	}
+	if err := r.ResumeForced(); err != nil {
+		t.Fatal(err)
+	}
+	r.moves(counterAddr, r.number(counterAddr))
+}
+
+// A disk in a slot that is off has no device that could be drained and saved, and one whose slot was off meanwhile has another.
+func TestSlotsThatAreOffDoNotMigrate(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := prepare(t, Config{HotplugSlots: 2}, count)
+	r.add(disks[0])
+	r.run()
+	r.moves(counterAddr, 0)
+	o, err := r.BeginMigration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() error { return o.Disks()[0].Kept() }
+	if err := kept(); err != nil {
+		t.Error(err)
+	}
+	s := r.hw.slots[0]
+	power := func(v uint16) { s.port.WriteConfig(portSlotControl, binary.LittleEndian.AppendUint16(nil, v)) }
+	power(powerIsOff)
+	r.until("it is noticed that the slot is off", func() bool { return kept() != nil })
+	power(powerOn)
+	r.until("the disk has a device", func() bool { return s.function() != nil })
+	if err := kept(); err == nil {
+		t.Error("nobody notices that the device is another")
+	}
+	o.Stop()
+	if _, err := o.Save(); err == nil {
+		t.Error("it is saved all the same")
+	}
+	o.Resume()
+	o.End()
+	r.add(disks[1])
+	if o, err := r.BeginMigration(); err == nil || !strings.Contains(err.Error(), "disk b is in hotplug slot 2") {
+		t.Errorf("with a slot that is off: %v, %v", o, err)
+	}
+}
+
+// A disk's failure stops the guest for as long as another disk hangs, but nobody has to wait for that.
+func TestFailureBesideHungDisk(t *testing.T) {
+	r := start(t, Config{CPUs: 1, Disks: diskImages(t, 1)}, count)
+	r.moves(counterAddr, 0)
+	m := r.Machine
+	if err := m.pausing.lock(t.Context()); err != nil { // as if that failure's pause did not end
+		t.Fatal(err)
+	}
+	ctx, resumed := context.WithCancel(t.Context())
+	m.mu.Lock()
+	m.reason, m.calm = "disk a failed a write", resumed
+	m.mu.Unlock()
+	go func() {
+		<-ctx.Done()
+		m.mu.Lock()
+		m.reason, m.calm = "", nil
+		m.mu.Unlock()
+		m.pausing.unlock()
+	}()
+	if s, reason := m.State(); s != Paused || reason == "" {
+		t.Errorf("it is %v, %q", s, reason)
+	}
+	if _, err := m.BeginMigration(); err == nil || !strings.Contains(err.Error(), "failed a write") {
+		t.Errorf("a migration: %v", err)
+	}
+	if err := m.Pause(cancelled()); err == nil || !strings.Contains(err.Error(), "failed a write") {
+		t.Errorf("a pause: %v", err)
+	}
+	if err := m.Resume(); err != nil || ctx.Err() == nil {
+		t.Errorf("resume: %v", err)
 	}
 }

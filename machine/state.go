@@ -38,7 +38,7 @@ func (m *Machine) State() (s State, reason string) {
 		return Ending, ""
 	default:
 	}
-	if m.paused {
+	if m.paused || m.reason != "" { // the vCPUs stand, or do in a moment
 		return Paused, m.reason
 	}
 	return Running, ""

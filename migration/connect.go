@@ -34,7 +34,7 @@ func (d *sourceDriver) connect(ctx context.Context) (_ Event, err error) {
 	if err != nil {
 		return Event{}, err
 	}
-	took, err := d.offerReservations()
+	took, err := d.offerReservations(ctx)
 	if err != nil {
 		return Event{}, err
 	}
@@ -64,9 +64,13 @@ func (d *sourceDriver) greet(ctx context.Context, files []File) (session string,
 	if err != nil {
 		return "", err
 	}
-	if d.control, err = d.open(ctx); err != nil {
+	control, err := d.open(ctx)
+	if err != nil {
 		return "", err
 	}
+	d.mu.Lock() // abandon may look
+	d.control = control
+	d.mu.Unlock()
 	h := hello{Name: d.o.Name, Memory: ranges(d.guest.Regions()), Streams: d.o.Streams, Machine: machine}
 	for _, f := range files {
 		h.Files = append(h.Files, fileInfo{f.Name, f.Size})
@@ -109,13 +113,10 @@ func (d *sourceDriver) joinStreams(ctx context.Context, session string) (streams
 }
 
 // offerReservations has the destination take them, and returns how long that took.
-func (d *sourceDriver) offerReservations() (took time.Duration, err error) {
+func (d *sourceDriver) offerReservations(ctx context.Context) (took time.Duration, err error) {
 	for _, k := range d.disks {
-		d.mu.Lock()
-		d.offered = append(d.offered, k)
-		d.mu.Unlock()
-		if err := k.OfferReservation(); err != nil {
-			return 0, fmt.Errorf("disk %s: %w", k.ID(), err)
+		if err := d.offer(ctx, k); err != nil {
+			return 0, err
 		}
 	}
 	asked := time.Now()
@@ -126,6 +127,20 @@ func (d *sourceDriver) offerReservations() (took time.Duration, err error) {
 		return 0, d.refused(err)
 	}
 	return time.Since(asked), nil
+}
+
+// offer gives a disk's reservation away, unless the migration was abandoned: reclaim comes before or after.
+func (d *sourceDriver) offer(ctx context.Context, k Disk) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	d.offered = append(d.offered, k)
+	if err := k.OfferReservation(); err != nil {
+		return fmt.Errorf("disk %s: %w", k.ID(), err)
+	}
+	return nil
 }
 
 // clocksApart is more than a time server leaves between two hosts, and worth a line in the log.

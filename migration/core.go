@@ -440,18 +440,18 @@ func (s *Source) fail(err error) []Action {
 		}
 		return nil
 	}
-	acts := []Action{{Do: Abandon, Err: err}}
-	if s.throttle > 0 {
-		acts = append(acts, Action{Do: Throttle})
-	}
+	var acts []Action // what the guest waits for comes first
 	if s.phase == Stop {
 		acts = append(acts, Action{Do: ResumeGuest})
+	}
+	if s.throttle > 0 {
+		acts = append(acts, Action{Do: Throttle})
 	}
 	if !s.handing {
 		acts = append(acts, s.reopen()...) // else when the locks are back
 	}
 	s.phase, s.err, s.throttle = Run, err, 0
-	return append(acts, Action{Do: Reclaim})
+	return append(acts, Action{Do: Abandon, Err: err}, Action{Do: Reclaim})
 }
 
 func (s *Source) timedOut() error {

@@ -218,12 +218,10 @@ func (in *incoming) prepare(h *hello) error {
 		return fmt.Errorf("%d connections for memory are not possible; ask for 1 to %d", h.Streams, MaxStreams)
 	}
 	var want []ram.Region
-	var sum uint64
 	for _, m := range h.Memory {
 		if m.GPA%ram.PageSize != 0 || m.Bytes%ram.PageSize != 0 || m.GPA+m.Bytes < m.GPA {
 			return fmt.Errorf("%#x bytes of memory at %#x are not whole pages", m.Bytes, m.GPA)
 		}
-		sum += m.Bytes
 		want = append(want, ram.Region{GPA: m.GPA})
 	}
 	var err error
@@ -360,6 +358,8 @@ func (in *incoming) follow(ctx context.Context) error {
 		case a := <-in.arrivals:
 			a.refuse(errors.New("another migration is being received here"))
 			continue
+		case <-in.machine.Over():
+			return errors.New("the VM was ended at the destination before its guest came")
 		case <-ctx.Done():
 			// The source says why on the control connection, if it can, and closes the others as well.
 			for wait := time.After(deadLink); f.typ != wire.Abort && f.typ != wire.Commit; {

@@ -91,6 +91,14 @@ func (d *drains) set(windows []int) {
 	}
 }
 
+// close closes all, and they stay so until open.
+func (d *drains) close() {
+	d.closed = true
+	for _, k := range d.disks {
+		k.SetWindow(0)
+	}
+}
+
 // open ends a hold, or with it the migration.
 func (d *drains) open(forGood bool) {
 	d.closed = false

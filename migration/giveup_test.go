@@ -1,9 +1,13 @@
 package migration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,4 +112,59 @@ func giveUp(l net.Listener, stage wire.Type, reason, first string) error {
 		control.Close()
 	}
 	return nil
+}
+
+// Who ends the machine at the destination while its guest is on the way ends the migration.
+func TestDestinationEnded(t *testing.T) {
+	w := newWorld(t, "vda")
+	g, h := newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda")
+	var once sync.Once
+	g.slow = func() { once.Do(func() { close(h.ended) }) }
+	g.writes = ^uint64(0) // it goes on until then
+	r := w.migrate(t.Context(), g, h, Options{Limits: Limits{Downtime: time.Nanosecond, Stall: patience, Timeout: patience, Force: true}}, nil)
+	const want = "the VM was ended at the destination before its guest came"
+	if r.source == nil || !strings.Contains(r.source.Error(), want) || r.dest == nil || !strings.Contains(r.dest.Error(), want) {
+		t.Errorf("the source says %v, the destination %v", r.source, r.dest)
+	}
+	w.atSource()
+}
+
+// When Send has returned nobody looks at the guest's memory.
+func TestSendWaitsForItsPass(t *testing.T) {
+	w := newWorld(t, "vda")
+	d := &fakeDisk{world: w, id: "vda"}
+	g, h := newFakeGuest(w, d), newFakeHost(w, "vda")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reopened := make(chan struct{})
+	w.breakAt = func(step string) error {
+		if step == "discard" {
+			close(reopened)
+		}
+		return nil
+	}
+	var looked atomic.Bool
+	g.slow = func() {
+		cancel()
+		<-reopened // the destination knows
+		for i := range 20 * len(g.memory[0].Bytes) {
+			g.memory[0].Bytes[i%len(g.memory[0].Bytes)] ^= 1
+		}
+		looked.Store(true)
+	}
+	l, err := Security{}.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
+		_, _ = Receive(t.Context(), l, ReceiveOptions{Host: h})
+	}()
+	_, err = Send(ctx, Options{Address: l.Addr().String(), Limits: Limits{Downtime: patience, Stall: patience, Timeout: patience}}, g)
+	if err == nil || !looked.Load() {
+		t.Errorf("the migration ended (%v) before its pass over memory", err)
+	}
+	<-received
+	w.atSource()
 }

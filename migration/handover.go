@@ -21,12 +21,9 @@ func (d *sourceDriver) holdContext() context.Context {
 // closeDisks closes all disks and posts Drained when nothing is in flight. The vCPUs stand.
 func (d *sourceDriver) closeDisks() {
 	d.report.closing(d)
-	d.drains.closed = true
+	d.drains.close()
 	d.task(Drained, func(ctx context.Context) (Event, error) {
-		return Event{}, onDisks(d.disks, func(k Disk) error {
-			k.SetWindow(0)
-			return k.Idle(ctx)
-		})
+		return Event{}, onDisks(d.disks, func(k Disk) error { return k.Idle(ctx) })
 	})
 }
 

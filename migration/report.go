@@ -34,7 +34,7 @@ type Report struct {
 	sampled  time.Duration // the latest of Samples
 	interval time.Duration // between two of them
 
-	ram      sync.Mutex // held while a pass runs, and guards sourceDriver.sender for who looks in from elsewhere
+	ram      sync.Mutex // held while a pass runs, which looks at the guest's memory, and guards sourceDriver.sender for who looks in from elsewhere
 	lastTook time.Duration
 	saved    time.Duration
 }
@@ -104,8 +104,6 @@ type Progress struct {
 	Disks    []DiskSample  `json:"disks"`
 	Verdict  string        `json:"verdict,omitempty"`
 }
-
-func newReport(d *sourceDriver) *Report { return &Report{} }
 
 func inFlight(disks []DiskSample) (n int) {
 	for _, k := range disks {
@@ -183,7 +181,7 @@ func (r *Report) finished(d *sourceDriver, now time.Duration) {
 	r.Held = now - r.closingAt
 }
 
-// finish fills in what is known at the end.
+// finish fills in what is known at the end. r.ram is held.
 func (r *Report) finish(d *sourceDriver) {
 	r.Total = d.now()
 	r.Retries = d.core.Retries()
@@ -191,13 +189,10 @@ func (r *Report) finish(d *sourceDriver) {
 	if err := d.core.Err(); err != nil {
 		r.Error = err.Error()
 	}
-	if r.ram.TryLock() { // else a pass still ends
-		r.ClockAhead = d.clockAhead
-		if d.sender != nil {
-			s := d.sender.Sent()
-			r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}
-		}
-		r.ram.Unlock()
+	r.ClockAhead = d.clockAhead
+	if d.sender != nil {
+		s := d.sender.Sent()
+		r.Memory = Memory{s.Bytes, s.Pages, s.Zeroes, s.Passes}
 	}
 }
 

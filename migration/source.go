@@ -48,7 +48,7 @@ func Send(ctx context.Context, o Options, g Guest) (*Report, error) {
 	}
 	o.Limits.Offline = o.Drain == drain.Off
 	d := &sourceDriver{o: o, guest: g, disks: g.Disks(), core: NewSource(o.Limits), events: make(chan Event, 64), hurry: make(chan struct{}, 1), begin: time.Now()}
-	d.report = newReport(d)
+	d.report = &Report{}
 	d.drains = newDrains(o.Drain, o.Limits.Stall, d.disks)
 	return d.run(ctx)
 }
@@ -136,12 +136,14 @@ func (d *sourceDriver) run(ctx context.Context) (*Report, error) {
 	}
 	d.cancel()
 	d.close()
-	go func() { // nobody waits for them: a disk may hang
+	d.report.ram.Lock() // the guest's memory is not looked at any more when Send returns
+	d.report.finish(d)
+	d.report.ram.Unlock()
+	go func() { // nobody waits for the others: a disk may hang
 		for range d.events {
 		}
 	}()
 	go func() { d.tasks.Wait(); close(d.events) }()
-	d.report.finish(d)
 	return d.report, d.outcome()
 }
 
@@ -280,12 +282,16 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 		}
 	}
 	d.report.ram.Lock()
-	defer d.report.ram.Unlock()
-	r, err := d.sender.Pass(ctx)
+	r, err := ram.Result{}, ctx.Err()
+	if err == nil {
+		if r, err = d.sender.Pass(ctx); err == nil {
+			d.report.passed(d, r)
+		}
+	}
+	d.report.ram.Unlock()
 	if err != nil {
 		return Event{}, d.unsent(err)
 	}
-	d.report.passed(d, r)
 	select {
 	case <-d.filesSent: // beside the first pass, mostly
 	case <-ctx.Done():
@@ -297,35 +303,37 @@ func (d *sourceDriver) pass(ctx context.Context, after time.Duration) (Event, er
 // last saves the state and sends the rest of memory. The state comes first: saving it may change memory.
 func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 	d.report.ram.Lock()
-	defer d.report.ram.Unlock()
-	machine, took, err := d.save()
-	switch {
-	case err != nil:
-		return Event{}, fmt.Errorf("saving the state: %w", err)
-	case machine == nil:
-		return Event{}, nil
+	machine, took, err := d.save(ctx)
+	if err != nil || machine == nil {
+		d.report.ram.Unlock()
+		return Event{}, err
 	}
 	mark, r, err := d.sender.Last(ctx)
+	if err == nil {
+		d.report.last(d, r, took)
+	}
+	d.report.ram.Unlock()
 	if err != nil {
 		return Event{}, d.unsent(err)
 	}
-	d.report.last(d, r, took)
 	d.state = binary.LittleEndian.AppendUint32(nil, mark)
 	d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.clockAhead))
 	d.state = append(d.state, machine...)
 	return Event{Took: took}, nil
 }
 
-// save returns the state, nil if the guest was let go on before.
-func (d *sourceDriver) save() (machine []byte, took time.Duration, err error) {
+// save returns the state, nil if the guest was let go on before, or the migration was abandoned.
+func (d *sourceDriver) save(ctx context.Context) (machine []byte, took time.Duration, err error) {
 	d.saving.Lock()
 	defer d.saving.Unlock()
-	if !d.standing {
+	if !d.standing || ctx.Err() != nil {
 		return nil, 0, nil
 	}
 	begin := d.now()
-	machine, err = d.guest.Save()
-	return machine, d.now() - begin, err
+	if machine, err = d.guest.Save(); err != nil {
+		return nil, 0, fmt.Errorf("saving the state: %w", err)
+	}
+	return machine, d.now() - begin, nil
 }
 
 // stand notes whether the vCPUs stand, and waits for a save that is under way.
@@ -347,10 +355,13 @@ func (d *sourceDriver) sendState(context.Context) (Event, error) {
 func (d *sourceDriver) abandon(err error) {
 	d.holding()
 	d.cancel()
-	if c := d.control; c != nil {
-		d.mu.Lock()
+	d.mu.Lock()
+	c := d.control
+	if c != nil {
 		d.conns = slices.DeleteFunc(d.conns, func(x net.Conn) bool { return x == c.Conn })
-		d.mu.Unlock()
+	}
+	d.mu.Unlock()
+	if c != nil {
 		go part(c, err)
 	}
 	d.close()

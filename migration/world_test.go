@@ -297,10 +297,11 @@ type fakeHost struct {
 	state   string
 	files   []*bytes.Buffer
 	refused chan struct{} // closed by the first refusal
+	ended   chan struct{} // closed when somebody ends the machine
 }
 
 func newFakeHost(w *world, disks ...string) *fakeHost {
-	return &fakeHost{world: w, disks: disks, refused: make(chan struct{})}
+	return &fakeHost{world: w, disks: disks, refused: make(chan struct{}), ended: make(chan struct{})}
 }
 
 func (h *fakeHost) Prepare(name string, memory []ram.Region, machine json.RawMessage) (Incoming, error) {
@@ -344,8 +345,12 @@ func (i *fakeIncoming) Load(m []byte, _ time.Duration) error {
 	return i.step("load")
 }
 func (i *fakeIncoming) Prepare(json.RawMessage) error { return i.step("ahead") }
+func (i *fakeIncoming) Over() <-chan struct{}         { return i.ended }
 func (i *fakeIncoming) Run()                          { i.run("destination") }
-func (i *fakeIncoming) Discard()                      { i.dies("destination") }
+func (i *fakeIncoming) Discard() {
+	_ = i.step("discard")
+	i.dies("destination")
+}
 
 // result is how both sides of a migration ended.
 type result struct {

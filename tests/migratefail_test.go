@@ -162,6 +162,32 @@ func TestMigrateFailures(t *testing.T) {
 	there.mustEnd(0)
 }
 
+// A guest that resets while it is migrated boots again here, once the migration has let go of it.
+func TestResetWhileMigrating(t *testing.T) {
+	h, image := newHost(t), makeImage(t, "image", 16<<20)
+	e := h.start(append(kernelArgs("6.1", "bzImage", ""), "--name", movableName, "--memory", "128M", "--disk", "path="+image)...)
+	e.expect(prompt)
+	there := newHost(t).receive("--disk-path", "vda="+image)
+	m := h.migrate(movableName, there.address, "--bandwidth", "1M")
+	m.complains(" s · precopy")
+	e.mu.Lock()
+	booted := strings.Count(e.stdout.String(), prompt)
+	e.mu.Unlock()
+	e.types("reboot -f\n")
+	h.fails(m, "the guest ended or reset before it was migrated")
+	h.fails(there.ebb, "web is not migrated, says its source: ")
+	e.lives()
+	if !e.await(func() bool { return strings.Count(e.stdout.String(), prompt) > booted }) {
+		t.Fatalf("it did not boot again\n%s", e.transcript())
+	}
+	wantLocked(t, image)
+	if got := e.run("dd if=/dev/vda of=/dev/null bs=1M count=1 2>/dev/null && echo read"); got != "read\n" {
+		t.Errorf("its disk: %q", got)
+	}
+	e.types("poweroff -f\n")
+	e.mustEnd(0)
+}
+
 // refused are migrations that don't even begin.
 func (g *movable) refused(t *testing.T, vdb string, good []string) {
 	t.Run("nobody listens", func(t *testing.T) {
@@ -238,6 +264,16 @@ func (g *movable) interrupted(t *testing.T, good []string) {
 			t.Fatal(err)
 		}
 		g.fails(m, "the link to "+there.address+" is lost")
+		g.wantUnharmed(t)
+	})
+	t.Run("ended at the destination", func(t *testing.T) {
+		at := newHost(t)
+		there := at.receive(good...)
+		m := g.migrate(movableName, there.address)
+		there.complains("web comes from")
+		g.must(at.client(movableName).Kill(t.Context()))
+		g.fails(m, "the VM was ended at the destination")
+		g.fails(there.ebb, "web is not migrated", "ended at the destination")
 		g.wantUnharmed(t)
 	})
 }

@@ -150,8 +150,13 @@ func (p *Place) lock(path string) error {
 			}
 			return err
 		}
+		info, err := f.Stat()
+		if err == nil && (!info.Mode().IsRegular() || info.Size() > 0) {
+			f.Close()
+			return fmt.Errorf("%s, which is to be its lock, is a file of somebody else's", filepath.Base(path))
+		}
 		// Whoever had it may have removed the file between our open and our lock.
-		if info, err := f.Stat(); err == nil && isFile(path, info) {
+		if err == nil && isFile(path, info) {
 			p.locks, p.files = append(p.locks, f), append(p.files, path)
 			return nil
 		}

@@ -198,6 +198,23 @@ func TestForeignFile(t *testing.T) {
 }
 
 // Socket addresses have 107 bytes, and paths more.
+// Nor is a file that only has the name of a lock: other programs have such, too.
+func TestForeignLock(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	dir := t.TempDir()
+	path := filepath.Join(dir, "Cargo")
+	if err := os.WriteFile(path+lockSuffix, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Claim("web", path); err == nil || !strings.Contains(err.Error(), "--control "+path) || !strings.Contains(err.Error(), "Cargo.lock") {
+		t.Errorf("error %v", err)
+	}
+	wantFiles(t, dir, "Cargo.lock")
+	if got, err := os.ReadFile(path + lockSuffix); err != nil || string(got) != "precious" {
+		t.Errorf("it has %q, error %v", got, err)
+	}
+}
+
 func TestLongPaths(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", filepath.Join(t.TempDir(), strings.Repeat("d", 200)))
 	name := strings.Repeat("n", 64)

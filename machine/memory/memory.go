@@ -48,7 +48,7 @@ func New(size uint64) (*RAM, error) {
 		b, err := mapAligned(part.size)
 		if err != nil {
 			r.Close()
-			return nil, fmt.Errorf("mapping %d MiB of guest memory: %w", part.size>>20, err)
+			return nil, fmt.Errorf("the host gives no %d MiB for the guest's memory (%w); choose less with --memory, or free some", part.size>>20, err)
 		}
 		// Huge pages make nested page tables shallow. A host without them is only slower.
 		_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
