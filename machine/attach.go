@@ -9,9 +9,9 @@ import (
 	"github.com/ebb-vmm/ebb/virtio/pci"
 )
 
-// addDisk puts disk i of those given at start on bus 0.
-func (h *hardware) addDisk(i int, m *Machine) error {
-	a, err := h.attach(m, m.disks[i], &host{bus: h.pci})
+// addDisk puts a disk, the i-th of those given at start, on bus 0.
+func (h *hardware) addDisk(m *Machine, d *disk, i int) error {
+	a, err := h.attach(m, d, &host{bus: h.pci})
 	if err != nil {
 		return err
 	}

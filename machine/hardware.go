@@ -100,9 +100,11 @@ func (h *hardware) addDevices(m *Machine) error {
 	if err := h.addChipset(); err != nil {
 		return err
 	}
-	// AddDisk and RemoveDisk never touch those given at start.
-	for i := range m.cfg.Disks {
-		if err := h.addDisk(i, m); err != nil {
+	m.mu.Lock()
+	disks := m.disks[:len(m.cfg.Disks)] // AddDisk and RemoveDisk never touch those given at start
+	m.mu.Unlock()
+	for i, d := range disks {
+		if err := h.addDisk(m, d, i); err != nil {
 			return err
 		}
 	}

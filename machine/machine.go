@@ -340,11 +340,15 @@ func (m *Machine) resume(force bool) error {
 	return nil
 }
 
-// regain takes the images back that a migration has given away. m.mu is held.
+// regain takes the images back that a migration has given away, all or none. m.mu is held.
 func (m *Machine) regain() error {
-	for _, d := range m.disks {
+	for i, d := range m.disks {
 		if err := errors.Join(d.image.ReclaimReservation(), d.image.ReclaimOwner()); err != nil {
-			return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
+			err = fmt.Errorf("disk %s: %w", d.cfg.ID, err)
+			for _, d := range m.disks[:i+1] { // they may be on the other side yet
+				err = errors.Join(err, d.image.ReleaseOwner(), d.image.OfferReservation())
+			}
+			return err
 		}
 	}
 	for _, a := range m.hw.devices() {

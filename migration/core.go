@@ -19,7 +19,8 @@ const (
 	// stateTime is taken for what the devices' state costs, until it was saved.
 	stateTime = 3 * time.Millisecond
 
-	// commitLimit is how long the destination may take to say that the guest runs.
+	// commitLimit is how long the destination may take to say that the guest runs, or, where nothing else bounds that, that it has
+	// loaded the state.
 	commitLimit = 30 * time.Second
 
 	// Retries after a missed bound wait, each twice as long as the one before.
@@ -77,6 +78,7 @@ type Source struct {
 	closing   bool // CloseDisks was asked for
 	sending   bool // SendLast was, and has not ended; the guest may run again
 	loading   bool // SendState was
+	loadingAt time.Duration
 
 	committedAt time.Duration
 
@@ -381,7 +383,7 @@ func (s *Source) standing(e Event) []Action {
 		if s.late(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
 			return append(s.goOn(), Action{Do: SendPass})
 		}
-		s.loading = true
+		s.loading, s.loadingAt = true, s.now
 		return []Action{{Do: SendState}}
 	case Loaded:
 		switch {
@@ -399,6 +401,8 @@ func (s *Source) standing(e Event) []Action {
 		switch {
 		case s.loading && s.late(s.trip):
 			return s.fail(s.tooLate())
+		case s.loading && s.now-s.loadingAt >= commitLimit:
+			return s.fail(fmt.Errorf("the destination has not loaded the state within %v", commitLimit))
 		case s.sending && s.late(stateTime+2*s.trip):
 			return s.goOn()
 		}
