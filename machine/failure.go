@@ -19,7 +19,7 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		m.mu.Lock()
-		first := m.hw != nil && m.reason == ""
+		first := m.hw != nil && m.reason == "" && m.resuming == 0
 		if first {
 			m.reason, m.calm = reason, cancel
 		}

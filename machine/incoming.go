@@ -209,6 +209,7 @@ func (in *Incoming) Go() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.paused, in.arriving, in.reason = false, false, ""
+	in.changed.Broadcast() // somebody may have stopped it just now
 	in.hw.resume()
 	in.engine.Expect(0)
 }

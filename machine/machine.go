@@ -14,7 +14,6 @@
 package machine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,6 +67,7 @@ type Machine struct {
 	paused   bool
 	reason   string // why it is paused, or will be when its disks have nothing in flight, if the user did not do it
 	calm     func() // ends that, if the disks never do; nil otherwise
+	resuming int    // calls of Resume that wait for pausing: a failure needn't stop the guest before them
 	away     string // why the images may not be this side's; then only ResumeForced helps
 	stopping bool
 	ending   bool      // the guest is over and doesn't come again
@@ -225,18 +225,22 @@ func (m *Machine) runOnce() (End, error) {
 // lastWords is how long who stops a guest waits for a console that takes nothing.
 const lastWords = time.Second
 
-// finishConsole waits until all that the guest has written is passed on. Who has stopped the guest wants it to end, whether
-// or not anybody reads its console.
+// finishConsole waits until all that the guest has written is passed on. But who stops the guest, or has moved it, wants it to end,
+// whether or not anybody reads its console.
 func (m *Machine) finishConsole(console *sync.WaitGroup, end End) {
-	if end != Stopped {
-		console.Wait()
-		return
-	}
 	done := make(chan struct{})
 	go func() {
 		console.Wait()
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		close(done)
+		m.changed.Broadcast()
 	}()
+	m.mu.Lock()
+	for end != Migrated && !m.stopping && !closed(done) {
+		m.changed.Wait()
+	}
+	m.mu.Unlock()
 	select {
 	case <-done:
 	case <-time.After(lastWords):
@@ -244,13 +248,24 @@ func (m *Machine) finishConsole(console *sync.WaitGroup, end End) {
 	}
 }
 
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // Pause stops the guest: when it returns nil no vCPU runs and no disk request is
 // in flight. If ctx ends first, because a disk doesn't answer, the guest goes on
 // and the error says so.
 func (m *Machine) Pause(ctx context.Context) error {
+	if err := m.failing(); err != nil {
+		return err
+	}
 	if err := m.pausing.lock(ctx); err != nil {
-		_, reason := m.State()
-		return fmt.Errorf("pausing: %w (%s)", err, cmp.Or(reason, "somebody else is at it"))
+		return fmt.Errorf("pausing: %w", err)
 	}
 	defer m.pausing.unlock()
 	m.mu.Lock()
@@ -260,6 +275,16 @@ func (m *Machine) Pause(ctx context.Context) error {
 		return ErrMigrating
 	}
 	return m.pause(ctx)
+}
+
+// failing is an error if a disk's failure is stopping the guest. That may last for as long as another disk hangs.
+func (m *Machine) failing() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.calm == nil {
+		return nil
+	}
+	return fmt.Errorf("it is paused: %s", m.reason)
 }
 
 // pause is Pause. Preconditions: m.pausing is held.
@@ -310,16 +335,23 @@ func (m *Machine) ResumeForced() error { return m.resume(true) }
 
 func (m *Machine) resume(force bool) error {
 	m.mu.Lock()
+	if m.moving() {
+		m.mu.Unlock()
+		return ErrMigrating
+	}
+	m.resuming++
 	if m.calm != nil {
 		m.calm()
 	}
 	m.mu.Unlock()
-	if err := m.pausing.lock(context.Background()); err != nil {
+	err := m.pausing.lock(context.Background())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.resuming--
+	if err != nil {
 		return err
 	}
 	defer m.pausing.unlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	switch {
 	case m.hw == nil:
 		return ErrNotRunning
@@ -332,11 +364,8 @@ func (m *Machine) resume(force bool) error {
 			return err
 		}
 	}
-	m.away, m.reason = "", ""
-	if m.paused {
-		m.hw.resume()
-		m.paused = false
-	}
+	m.away, m.reason, m.paused = "", "", false
+	m.hw.resume() // also what failed and did not stop the guest, because this was to come
 	return nil
 }
 

@@ -37,13 +37,10 @@ type Outgoing struct {
 	throttle chan struct{}
 }
 
-// BeginMigration begins it. Outgoing.End ends it, unless the guest has left.
+// BeginMigration begins it. Outgoing.End ends it, whatever came of it: a guest that has ended or left waits for that.
 func (m *Machine) BeginMigration() (*Outgoing, error) {
-	m.mu.Lock()
-	failing, reason := m.calm != nil, m.reason
-	m.mu.Unlock()
-	if failing { // that pause may last for as long as a disk hangs
-		return nil, fmt.Errorf("it is paused: %s", reason)
+	if err := m.failing(); err != nil {
+		return nil, err
 	}
 	if err := m.pausing.lock(context.Background()); err != nil { // not beside a Pause
 		return nil, err
@@ -91,12 +88,7 @@ func (m *Machine) Migrating() bool {
 // End ends the migration: the machine is as before. Nobody looks at its memory any more.
 func (o *Outgoing) End() {
 	o.Throttle(0)
-	select {
-	case <-o.hw.over:
-		o.tracked = false // nobody asks any more
-	default:
-	}
-	if o.tracked { // nobody knows whether the guest left
+	if o.tracked && !closed(o.hw.over) { // nobody knows whether the guest left
 		if err := o.Track(false); err != nil {
 			o.m.cfg.Log.Warn("the dirty log can't be ended", "err", err)
 		}

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +61,12 @@ func (d *sourceDriver) connect(ctx context.Context) (_ Event, err error) {
 
 // greet makes the control connection, describes the machine, and looks at what the destination says of its own.
 func (d *sourceDriver) greet(ctx context.Context, files []File) (session string, err error) {
-	machine, err := d.guest.Describe()
+	var machine json.RawMessage
+	d.report.ram.Lock() // what is described is not looked at any more when Send returns, either
+	if err = ctx.Err(); err == nil {
+		machine, err = d.guest.Describe()
+	}
+	d.report.ram.Unlock()
 	if err != nil {
 		return "", err
 	}

@@ -38,8 +38,9 @@ const (
 	Runs                              // SendCommit: the guest runs there
 	Failed                            // the link, the other side, an action, or the guest's end
 	Cancelled                         // by the user
-	Reclaimed                         // Reclaim
+	Reclaimed                         // Reclaim: the owner locks are back
 	OwnerLost                         // Reclaim, TakeBack: an image is somebody else's
+	Settled                           // after either: so are the reservations, or nobody waits for them any longer
 )
 
 // Drain is how far the drain of the disks is.
@@ -83,7 +84,7 @@ const (
 	Leave                         // the guest is gone: end
 	Abandon                       // tell the destination, close everything that belongs to the migration
 	ResumeGuest                   // let the vCPUs go on; the disks stay as they are
-	Reclaim                       // get every lock back → Reclaimed or OwnerLost
+	Reclaim                       // get every lock back → Reclaimed or OwnerLost, and then Settled
 	PauseGuest                    // it can't run here without that image
 	Strand                        // nobody knows which side has it: stay stopped, tell the user
 )

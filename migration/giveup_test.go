@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
@@ -166,5 +167,40 @@ func TestSendWaitsForItsPass(t *testing.T) {
 		t.Errorf("the migration ended (%v) before its pass over memory", err)
 	}
 	<-received
+	w.atSource()
+}
+
+// A migration that fails before the owner locks were given away opens the disks at once, however long the destination keeps the
+// reservations.
+func TestDisksDontWaitForReservations(t *testing.T) {
+	w := newWorld(t, "vda")
+	d := &fakeDisk{world: w, id: "vda"}
+	held, seen := make(chan struct{}), make(chan struct{})
+	w.breakAt = func(step string) error {
+		switch step {
+		case "sync":
+			return errors.New("no sync")
+		case "discard":
+			<-held
+		}
+		return nil
+	}
+	go func() {
+		defer close(held)
+		defer close(seen)
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			w.mu.Lock()
+			open := d.syncs > 0 && w.windows["vda"] == drain.Unlimited
+			w.mu.Unlock()
+			if open {
+				return
+			}
+		}
+		t.Error("the disk stays closed")
+	}()
+	if r := w.migrate(t.Context(), newFakeGuest(w, d), newFakeHost(w, "vda"), Options{}, nil); r.source == nil {
+		t.Error("it did not fail")
+	}
+	<-seen
 	w.atSource()
 }

@@ -104,14 +104,14 @@ func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
 			return Event{}, errors.New("the destination does not give the images back")
 		}
 	}
-	if err := d.regain(ctx); err != nil {
+	if err := d.regain(); err != nil {
 		return Event{Kind: OwnerLost, Err: err}, nil
 	}
 	return Event{}, nil
 }
 
 // regain takes the owner locks that were given away, at once: nobody has them.
-func (d *sourceDriver) regain(context.Context) error {
+func (d *sourceDriver) regain() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for len(d.released) > 0 {
@@ -124,36 +124,34 @@ func (d *sourceDriver) regain(context.Context) error {
 	return nil
 }
 
-// reclaim takes back every lock that was given away. A destination that doesn't know yet that it
-// is over may have them for as long as it takes to notice.
+// reclaim takes back every lock that was given away, those first without which there is no I/O. A destination that doesn't know yet
+// that it is over may have them for as long as it takes to notice.
 func (d *sourceDriver) reclaim() {
 	go func() {
-		var err error
-		for deadline := time.Now().Add(reclaimLimit); ; {
-			if err = d.reclaimAll(); err == nil || time.Now().After(deadline) {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		d.mu.Lock()
-		lost := len(d.released) > 0
-		d.mu.Unlock()
-		switch {
-		case err == nil:
-			d.post(Event{Kind: Reclaimed})
-		case lost:
+		deadline := time.Now().Add(reclaimLimit)
+		if err := again(deadline, d.regain); err != nil {
 			d.post(Event{Kind: OwnerLost, Err: fmt.Errorf("the migration failed and %w", err)})
-		default:
-			d.o.Log.Warn("the reservation of an image isn't free again; nobody else gets the image all the same", "err", err)
+		} else {
 			d.post(Event{Kind: Reclaimed})
+			if err := again(deadline, d.reclaimReservations); err != nil {
+				d.o.Log.Warn("the reservation of an image isn't free again; nobody else gets the image all the same", "err", err)
+			}
 		}
+		d.post(Event{Kind: Settled})
 	}()
 }
 
-func (d *sourceDriver) reclaimAll() error {
-	if err := d.regain(context.Background()); err != nil {
-		return err
+// again does something until it succeeds, or for the last time at the deadline.
+func again(deadline time.Time, f func() error) error {
+	for {
+		if err := f(); err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func (d *sourceDriver) reclaimReservations() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var all error

@@ -174,6 +174,7 @@ const partLimit = time.Second
 // read that: a close with something unread would take it back (RFC 9293, 3.10.4).
 func part(c *wire.Conn, why error) {
 	_ = c.SetDeadline(time.Now().Add(partLimit))
+	time.AfterFunc(2*partLimit, func() { c.Close() }) // whoever else sets deadlines
 	_ = c.Send(wire.Abort, wire.Why{Reason: why.Error()})
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()

@@ -178,8 +178,8 @@ func (d *sourceDriver) step(e Event) {
 		d.report.enter(d, now, e.Now)
 	}
 	d.report.event(d, e)
-	if was == Run && e.Kind != Begin && (e.Kind == Reclaimed || e.Kind == OwnerLost) {
-		defer func() { d.settled = true }()
+	if e.Kind == Settled {
+		d.settled = true
 	}
 	for _, a := range actions {
 		d.do(a)

@@ -163,6 +163,9 @@ func (s *Sender) stream(o *out, nr int, last bool) error {
 			if chunk%len(s.outs) != nr {
 				continue
 			}
+			if err := o.ctx.Err(); err != nil { // where there are only zeroes nobody else looks
+				return err
+			}
 			part := bitmap[at:min(at+chunkWords, len(bitmap))]
 			if count(part) == 0 {
 				continue
