@@ -13,7 +13,7 @@ const (
 	// budget is for the drains that no sample foretold.
 	aim, high, low = 0.6, 0.9, 0.5
 
-	// firstWindow is for a disk of which nothing is known, because it was idle: few enough for a disk
+	// firstWindow is the least for a disk of which no grace period is known, because it was idle: few enough for a disk
 	// of 100 IOPS, and as it grows fourfold a tick, a fast disk isn't kept back for long.
 	firstWindow = 8
 
@@ -35,6 +35,9 @@ const (
 // requests would have taken aim·B. The window becomes that as soon as D, or the age of the one
 // going on, exceeds high·B. It depends on n and not on the present window: what was in flight before the
 // window shrank says the same again instead of shrinking it once more.
+//
+// Where requests overtake each other, the last of n takes much longer than n do, and so fit is far too low. While the window never had
+// to shrink, what says so is the rate before: with done = rate · aim · B, the window becomes that if it is 1.5 · fit or more.
 //
 // A disk that does many at once takes as long for few requests as for many, and a smaller window only costs
 // throughput. So the next step is not made before the rate under the window has been measured, for as long as a
@@ -157,20 +160,32 @@ func (a *adaptive) fit(p aio.GracePeriod) int {
 	return int(max(1, min(w, Unlimited)))
 }
 
-// begin chooses the first window from what was seen while it was open: what those that took too long bound it to, or, if none
-// did, all that was ever in flight, and what would have fit.
+// first is what the window becomes if it never had to shrink: fit, or done where requests overtake each other.
+func (a *adaptive) first(p aio.GracePeriod) int {
+	fit, done := a.fit(p), a.done()
+	if 2*done >= 3*fit && done < p.InFlight { // with as many as p waited for, p says more
+		return done
+	}
+	return fit
+}
+
+// done is how many requests the disk did in aim·B before EBB.
+func (a *adaptive) done() int { return int(a.before.rate() * a.part(a.aim).Seconds()) }
+
+// begin chooses the first window from the grace periods seen while it was open: what those that took too long bound it to, or, if none
+// did, all that was ever in flight, and what would have fit. Without any it is what was done in aim·B.
 func (a *adaptive) begin() {
 	if a.before.ticks == 0 {
 		a.before = a.open
 	}
 	a.open, a.shrunk = meter{}, false
-	w, most, slow := Unlimited, firstWindow, false
+	w, most, slow := Unlimited, max(firstWindow, a.done()), false
 	if a.kept > 0 {
 		most = 1
 	}
 	for _, p := range a.seen[:min(a.kept, remembered)] {
 		if p.Length > a.part(high) {
-			w, slow = min(w, a.fit(p)), true
+			w, slow = min(w, a.first(p)), true
 		} else {
 			most = max(most, p.InFlight, a.fit(p))
 		}
@@ -194,7 +209,11 @@ func (a *adaptive) shrink(now time.Duration, p aio.GracePeriod) {
 	if a.shrunk && a.before.ticks > 0 && (p.InFlight > a.window || !a.measured()) {
 		return // it is not of this window, or too soon to tell what that costs
 	}
-	if w := max(a.fit(p), a.floor); w < a.window {
+	w := a.fit(p)
+	if !a.shrunk {
+		w = a.first(p)
+	}
+	if w = max(w, a.floor); w < a.window {
 		a.shrunk = true
 		a.set(w)
 	}

@@ -236,3 +236,17 @@ func TestParsePolicy(t *testing.T) {
 		t.Error("fast is a policy")
 	}
 }
+
+// A disk that always has a flush in flight is ready as long as grace periods with one fit.
+func TestAlwaysAFlush(t *testing.T) {
+	for length, ready := range map[time.Duration]bool{5 * ms: true, 200 * ms: false} {
+		s := newScript(t, Adaptive, "vda")
+		s.samples[0].InFlight, s.samples[0].Long = 4, 1
+		s.pass(time.Second, length)
+		s.Ebb()
+		s.pass(time.Second, length)
+		if s.Ready() != ready {
+			t.Errorf("grace periods of %v: ready is %v", length, s.Ready())
+		}
+	}
+}

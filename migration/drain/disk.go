@@ -28,7 +28,7 @@ type disk struct {
 	window int // in EBB
 	s      Sample
 
-	seen    [confirmed]aio.GracePeriod // the latest without long operations that fit the window
+	seen    [confirmed]aio.GracePeriod // the latest that say how long a drain takes
 	n       int                        // how many were seen in this EBB
 	longest time.Duration              // grace period of late: decays by an eighth with each
 	flush   time.Duration              // the same, of those with long operations: by a 64th, for there are few
@@ -62,7 +62,9 @@ func (d *disk) step(ebbing bool) {
 		d.longest = max(p.Length, d.longest-d.longest/8)
 		if p.Long {
 			d.flush = max(p.Length, d.flush-d.flush/64)
-		} else if p.InFlight <= d.window {
+		}
+		// How long one with a long operation takes is that operation's, unless even so it fit.
+		if p.InFlight <= d.window && (!p.Long || p.Length <= d.most()) {
 			d.seen[d.n%confirmed] = p
 			d.n++
 		}

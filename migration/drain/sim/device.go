@@ -9,7 +9,7 @@ import (
 // never is the completion of what hangs.
 const never = time.Duration(1<<63 - 1)
 
-// device says when a request that it gets now will be complete. Devices serve in order of arrival.
+// device says when a request that it gets now will be complete. Devices serve in order of arrival, but for unfair.
 type device interface {
 	submit(now time.Duration, r *request) time.Duration
 }
@@ -34,6 +34,34 @@ func (d *servers) submit(now time.Duration, r *request) time.Duration {
 	}
 	d.free[i] = max(d.free[i], now) + d.service(r)
 	return d.free[i]
+}
+
+// unfair are servers that don't care who has waited for how long, as threads that wait for a block device's tags: what comes takes
+// the place of any that waits, which then is the last. So submit changes when others are complete.
+type unfair struct {
+	*servers
+	rng    *rand.Rand
+	places []place // of those that wait
+}
+
+// place is when a request's turn comes, and ends.
+type place struct {
+	start, done time.Duration
+	taken       *request
+}
+
+func (d *unfair) submit(now time.Duration, r *request) time.Duration {
+	start := max(now, slices.Min(d.free))
+	done := d.servers.submit(now, r)
+	d.places = slices.DeleteFunc(d.places, func(p place) bool { return p.start <= now })
+	if start == now {
+		return done
+	}
+	d.places = append(d.places, place{start, done, r})
+	mine, last := &d.places[d.rng.IntN(len(d.places))], &d.places[len(d.places)-1]
+	mine.taken, last.taken = last.taken, mine.taken
+	last.taken.done = last.done
+	return mine.done
 }
 
 // endless serves any number at once.

@@ -69,6 +69,9 @@ var Shapes = []Shape{
 	{"40 at once, 120", "40 at once, 90 ms each; 120 outstanding: 40 fit and are needed", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(40, near(rng, 90*ms, 0.1)), guest{depth: 120})
 	}},
+	{"40 at once, unfair", "the same, but who waits may wait for long, as others overtake", true, func(rng *rand.Rand) []*disk {
+		return one(&unfair{servers: newServers(40, near(rng, 90*ms, 0.1)), rng: rng}, guest{depth: 120})
+	}},
 	{"flushes, serial", "1 ms each, every 100th a flush of 50 to 300 ms, one at a time; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 64, next: flushEvery(100)})
 	}},

@@ -192,6 +192,9 @@ func (v *vm) issue(d *disk) {
 		if r.done = d.device.submit(v.now, r); r.done != never {
 			heap.Push(&v.due, r)
 		}
+		if _, ok := d.device.(*unfair); ok { // others' as well
+			heap.Init(&v.due)
+		}
 	}
 }
 
