@@ -13,7 +13,7 @@ KERNELS = 6.1,6.12
 
 PACKAGES = ca-certificates qemu-system-x86 qemu-system-common busybox-static e2fsprogs fio acpica-tools iproute2 dmsetup gcc
 
-.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags bench-drain bench-drain-lab bench-migrate demo-migrate clean deps images
+.PHONY: build run test test-giouring check bench-boot bench-disks bench-congestion bench-sharedtags bench-drain bench-drain-lab bench-migrate bench-memory demo-migrate clean deps images
 
 build:
 	CGO_ENABLED=0 $(GO) build -o build/ebb .
@@ -109,6 +109,11 @@ bench-migrate: build images
 demo-migrate: KERNELS = 6.1
 demo-migrate: build images
 	$(GO) run ./tests/bench/migrate -demo
+
+# How long a migration's memory takes without KVM, at this host's own speed. Half an hour.
+bench-memory: KERNELS = 6.1
+bench-memory: images
+	$(GO) run ./tests/bench/memory
 
 clean:
 	rm -rf build

@@ -30,4 +30,4 @@ func (b *bench) boot() boot {
 }
 
 // filled is how many MiB of a guest's memory are filled with random bytes. The rest is the kernel's, of which it keeps some free.
-func filled(memoryMiB int) int { return memoryMiB - max(192, memoryMiB/16) }
+func filled(memoryMiB int) int { return memoryMiB - max(192, memoryMiB/10) }

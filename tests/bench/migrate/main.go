@@ -36,11 +36,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebb-vmm/ebb/guest"
-	"github.com/ebb-vmm/ebb/machine/memory"
-	"github.com/ebb-vmm/ebb/migration/ram"
 	"github.com/ebb-vmm/ebb/tests/bench/diskvm"
 	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
@@ -183,7 +179,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{o: o, memoryMiB: o.memoryMiB}
+	b := &bench{o: o, memoryMiB: o.memoryMiB, copier: moving.Copier{Size: copySize}}
 	if o.demo || o.boots(ring3) {
 		if b.diskbench, err = guest.BuildDiskBench(ctx, build); err != nil {
 			return err
@@ -220,7 +216,7 @@ func (o options) run(ctx context.Context) error {
 	}
 	r := &record{Command: commandLine(), Host: o.host, InLab: lab.InLab(), Downtime: o.downtime, Stall: o.stall, Control: o.control, MemoryMiB: o.memoryMiB}
 	if r.InLab {
-		if err := touchFree(); err != nil {
+		if err := moving.TouchFree(); err != nil {
 			return err
 		}
 		if err := b.warmUp(ctx, o.loads(), disks); err != nil {
@@ -251,27 +247,6 @@ func (b *bench) warmUp(ctx context.Context, loads []cell, disks map[string]disk)
 			if _, err := b.visit(ctx, 1, [2]moving.Place{moving.Here, moving.Here}); err != nil {
 				return err
 			}
-		}
-	}
-	return nil
-}
-
-// touchFree writes to nearly all of the lab's free memory: the first time a page is written to, the lab's own host has to find one for it,
-// which takes several times as long as clearing it. Without this the lab's first migrations would be its slowest, whoever's they are.
-func touchFree() error {
-	const spared = 256 << 20 // bytes
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return err
-	}
-	m, err := memory.New((max(info.Freeram, 2*spared) - spared) / memory.Alignment * memory.Alignment)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	for _, r := range m.Regions() {
-		for at := 0; at < len(r.Bytes); at += ram.PageSize {
-			r.Bytes[at] = 1
 		}
 	}
 	return nil

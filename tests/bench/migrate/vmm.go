@@ -34,6 +34,7 @@ type bench struct {
 const (
 	period    = 200 * time.Millisecond // between the guest's lines
 	queueSize = 512                    // 3 descriptors a request
+	copySize  = 256 << 20              // bytes of a plain copy
 )
 
 // throttled is a place where the disk's throttle is in force.

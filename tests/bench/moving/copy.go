@@ -12,36 +12,40 @@ import (
 	"github.com/ebb-vmm/ebb/migration"
 )
 
-// CopySize is how much a plain copy copies, in bytes.
-const CopySize = 256 << 20
-
-// Copier copies without a migration. The zero value is ready.
+// Copier copies without a migration.
 type Copier struct {
+	Size    int  // how much, in bytes: a multiple of memory.Alignment for each connection, and memory.HoleStart at most
+	Touched bool // it goes to memory that was touched before
+
 	random *memory.RAM // nil until something is copied
 }
 
-// Copy copies random bytes from memory to memory that was not touched before, over as many TCP connections as a
+// Copy copies random bytes from memory to memory that was not touched before, unless c says so, over as many TCP connections as a
 // migration has, and does nothing else. It returns bytes a second.
 func (c *Copier) Copy() (rate float64, err error) {
 	if c.random == nil {
-		if c.random, err = memory.New(CopySize); err != nil {
+		if c.random, err = memory.New(uint64(c.Size)); err != nil {
 			return 0, err
 		}
 		if _, err := rand.Read(c.random.Regions()[0].Bytes); err != nil {
 			return 0, err
 		}
 	}
-	to, err := memory.New(CopySize)
+	to, err := memory.New(uint64(c.Size))
 	if err != nil {
 		return 0, err
 	}
 	defer to.Close()
+	if c.Touched {
+		Touch(to)
+	}
 	l, err := net.Listen("tcp", Here.Address+":0")
 	if err != nil {
 		return 0, err
 	}
 	defer l.Close()
-	const part, piece = CopySize / migration.DefaultStreams, 256 << 10
+	const piece = 256 << 10
+	part := c.Size / migration.DefaultStreams
 	errs := make([]error, 2*migration.DefaultStreams)
 	var copying sync.WaitGroup
 	begin := time.Now()
@@ -64,5 +68,5 @@ func (c *Copier) Copy() (rate float64, err error) {
 		copying.Go(func() { _, errs[2*i+1] = io.ReadFull(in, to.Regions()[0].Bytes[i*part:][:part]) })
 	}
 	copying.Wait()
-	return CopySize / time.Since(begin).Seconds(), errors.Join(errs...)
+	return float64(c.Size) / time.Since(begin).Seconds(), errors.Join(errs...)
 }
