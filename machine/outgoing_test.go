@@ -101,17 +101,24 @@ func TestMigrationLeavesFailedGuestStopped(t *testing.T) {
 	}
 }
 
+// tracked is a migration of a guest that counts, with a dirty log.
+func (r *rig) tracked() *Outgoing {
+	r.Helper()
+	r.moves(counterAddr, 0)
+	o, err := r.BeginMigration()
+	if err == nil {
+		err = o.Track(true)
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	return o
+}
+
 // A guest that ends while it is migrated keeps its memory, and doesn't boot again, until the migration is over.
 func TestEndWaitsForMigration(t *testing.T) {
 	r := start(t, Config{CPUs: 2}, count)
-	r.moves(counterAddr, 0)
-	o, err := r.BeginMigration()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Track(true); err != nil {
-		t.Fatal(err)
-	}
+	o := r.tracked()
 	r.Stop()
 	<-o.Over()
 	o.hw.cpus.Wait()
@@ -134,14 +141,7 @@ func TestEndWaitsForMigration(t *testing.T) {
 // After a migration of which nobody knows how it went KVM keeps no log, and the guest doesn't come before others.
 func TestTrackingEndsWithMigration(t *testing.T) {
 	r := start(t, Config{CPUs: 2}, count)
-	r.moves(counterAddr, 0)
-	o, err := r.BeginMigration()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Track(true); err != nil {
-		t.Fatal(err)
-	}
+	o := r.tracked()
 	o.Strand("nobody knows where it runs")
 	o.End()
 	wantFirst(t, o, false)

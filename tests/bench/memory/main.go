@@ -149,7 +149,7 @@ func (b *bench) measure(ctx context.Context, candidate string, dirty int) (s sam
 	return s, err
 }
 
-// copiedMiB is how much a plain copy copies: no less than what no cache holds, where the guest has as much.
+// copiedMiB is how much a plain copy copies: more than a cache holds, where the guest has as much.
 func copiedMiB(memoryMiB int) int { return min(filled(memoryMiB), 2048) / 4 * 4 }
 
 // filled is how many MiB of a guest's memory are filled with random bytes. The rest is zeroes, or the kernel's.
