@@ -21,7 +21,7 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		m.mu.Lock()
 		first := m.hw != nil && m.reason == "" && m.resuming == 0
 		if first {
-			m.reason, m.calm = reason, cancel
+			m.reason, m.cancelStop = reason, cancel
 		}
 		m.mu.Unlock()
 		if !first {
@@ -32,7 +32,7 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		// Other disks finish what they have in flight, which takes as long as it takes, or until somebody resumes the guest.
 		err := m.pause(ctx)
 		m.mu.Lock()
-		if m.calm = nil; err != nil {
+		if m.cancelStop = nil; err != nil {
 			m.reason = "" // the guest is over, or goes on
 		}
 		m.mu.Unlock()

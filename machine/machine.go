@@ -57,21 +57,21 @@ type Machine struct {
 	plugging sync.Mutex            // one AddDisk at a time; taken before mu
 	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
-	mu       sync.Mutex // guards what follows; never held while waiting
-	disks    []*disk    // those given at start first, in that order
-	hw       *hardware  // nil before Run and after
-	leaving  *hardware  // the last hw, while it is taken apart
-	built    *hardware  // for the first guest, if that comes from another host
-	out      *Outgoing  // a migration to another host, while there is one: it looks at the memory of hw or leaving
-	arriving bool       // its guest comes from another host, and is not here yet: somebody writes to its memory
-	paused   bool
-	reason   string // why it is paused, or will be when its disks have nothing in flight, if the user did not do it
-	calm     func() // ends that, if the disks never do; nil otherwise
-	resuming int    // calls of Resume that wait for pausing: a failure needn't stop the guest before them
-	away     string // why the images may not be this side's; then only ResumeForced helps
-	stopping bool
-	ending   bool      // the guest is over and doesn't come again
-	changed  sync.Cond // hw or leaving changed, stopping was set, or out or arriving came to an end
+	mu         sync.Mutex // guards what follows; never held while waiting
+	disks      []*disk    // those given at start first, in that order
+	hw         *hardware  // nil before Run and after
+	leaving    *hardware  // the last hw, while it is taken apart
+	built      *hardware  // for the first guest, if that comes from another host
+	out        *Outgoing  // a migration to another host, while there is one: it looks at the memory of hw or leaving
+	arriving   bool       // its guest comes from another host, and is not here yet: somebody writes to its memory
+	paused     bool
+	reason     string // why it is paused, or will be when its disks have nothing in flight, if the user did not do it
+	cancelStop func() // ends that pause before its disks do; nil: none is under way
+	resuming   int    // calls of Resume that wait for pausing: a failure needn't stop the guest before them
+	away       string // why the images may not be this side's; then only ResumeForced helps
+	stopping   bool
+	ending     bool      // the guest is over and doesn't come again
+	changed    sync.Cond // hw or leaving changed, stopping was set, or out or arriving came to an end
 }
 
 // ErrNotRunning is returned when there is no guest to act on.
@@ -281,7 +281,7 @@ func (m *Machine) Pause(ctx context.Context) error {
 func (m *Machine) failing() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.calm == nil {
+	if m.cancelStop == nil {
 		return nil
 	}
 	return fmt.Errorf("it is paused: %s", m.reason)
@@ -340,8 +340,8 @@ func (m *Machine) resume(force bool) error {
 		return ErrMigrating
 	}
 	m.resuming++
-	if m.calm != nil {
-		m.calm()
+	if m.cancelStop != nil {
+		m.cancelStop()
 	}
 	m.mu.Unlock()
 	err := m.pausing.lock(context.Background())

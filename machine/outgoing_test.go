@@ -200,12 +200,12 @@ func TestFailureBesideHungDisk(t *testing.T) {
 	}
 	ctx, resumed := context.WithCancel(t.Context())
 	m.mu.Lock()
-	m.reason, m.calm = "disk a failed a write", resumed
+	m.reason, m.cancelStop = "disk a failed a write", resumed
 	m.mu.Unlock()
 	go func() {
 		<-ctx.Done()
 		m.mu.Lock()
-		m.reason, m.calm = "", nil
+		m.reason, m.cancelStop = "", nil
 		m.mu.Unlock()
 		m.pausing.unlock()
 	}()
