@@ -111,7 +111,7 @@ func (r *stateHost) close() {
 
 func (r *stateHost) save() []byte {
 	r.Helper()
-	if err := r.h.pause(r.Context()); err != nil {
+	if err := r.h.pause(r.Context(), byUser); err != nil {
 		r.Fatal(err)
 	}
 	s, err := r.h.saveDevices()
@@ -142,7 +142,7 @@ func (r *stateHost) moved(disks []Disk, drivers ...*virtiotest.Driver) *stateHos
 		r.Errorf("saved %x\nloaded and saved again %x", state, again)
 	}
 	n.h.resumedDevices()
-	n.h.resume()
+	n.h.resume(byUser)
 	for i, d := range drivers {
 		if i == 0 {
 			d.Move(n.hosts[0], n.h.disks[0].transport)
@@ -195,7 +195,7 @@ func TestDeviceStates(t *testing.T) {
 	r.h.ports.Write(portSerial+7, []byte{0x55})
 	r.h.ports.Write(portPCI, word(1<<31|31<<11))
 	for round := range byte(3) {
-		if err := r.h.pause(t.Context()); err != nil {
+		if err := r.h.pause(t.Context(), byUser); err != nil {
 			t.Fatal(err)
 		}
 		ha, sa := write(a, 1, 'a'+round)

@@ -31,7 +31,7 @@ func FuzzLoadDevices(f *testing.F) {
 			return
 		}
 		n.h.resumedDevices()
-		n.h.resume()
+		n.h.resume(byUser)
 		for _, a := range n.h.devices() {
 			a.transport.WriteBAR(0, 0x14, []byte{0}) // the driver resets it
 		}

@@ -19,9 +19,10 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		m.mu.Lock()
-		first := m.hw != nil && m.reason == "" && m.resuming == 0
+		hw, stands := m.hw, len(m.held) > 0
+		first := hw != nil && m.held.first() == "" && m.resuming == 0
 		if first {
-			m.reason, m.cancelStop = reason, cancel
+			m.held[byFailure], m.cancelStop = reason, cancel
 		}
 		m.mu.Unlock()
 		if !first {
@@ -30,11 +31,12 @@ func (m *Machine) stopOnFailure(d *disk, f aio.Failure) {
 		m.cfg.Log.Error("a disk's failure stops the guest", "disk", d.cfg.ID, "image", d.cfg.Path, "op", f.Op.String(),
 			"offset", f.Offset, "length", f.Length, "err", f.Err)
 		// Other disks finish what they have in flight, which takes as long as it takes, or until somebody resumes the guest.
-		err := m.pause(ctx)
-		m.mu.Lock()
-		if m.cancelStop = nil; err != nil {
-			m.reason = "" // the guest is over, or goes on
+		var err error
+		if !stands {
+			err = m.pause(ctx, hw, byFailure)
 		}
+		m.mu.Lock()
+		m.cancelStop = nil
 		m.mu.Unlock()
 		if err != nil {
 			m.cfg.Log.Error("stopping the guest", "err", err)

@@ -41,6 +41,7 @@ func newFakes(t *testing.T, n int) (*gate, []*fakeCPU) {
 	}
 	t.Cleanup(func() { vm.Close(); s.Close() })
 	g := newGate()
+	g.release(notStarted)
 	var cpus []*fakeCPU
 	for id := range n {
 		k, err := vm.CreateVCPU(id)
@@ -64,11 +65,11 @@ func within(t *testing.T, what string, g *gate, f func()) {
 	case <-done:
 	case <-time.After(hung):
 		stacks := make([]byte, 1<<20)
-		t.Fatalf("%s hangs, gate state %d, %d outside\n%s", what, g.state, g.outside, stacks[:runtime.Stack(stacks, true)])
+		t.Fatalf("%s hangs, the gate is held by %#b, %d outside\n%s", what, g.held, g.outside, stacks[:runtime.Stack(stacks, true)])
 	}
 }
 
-// While the gate is paused every vCPU is outside; released, each goes on.
+// While the gate is held every vCPU is outside; released, each goes on.
 func TestGate(t *testing.T) {
 	for _, n := range []int{1, 2, 5} {
 		g, cpus := newFakes(t, n)
@@ -79,7 +80,7 @@ func TestGate(t *testing.T) {
 		within(t, "pausing", g, func() {
 			stood := make([]int, n)
 			for range 200 {
-				g.set(paused)
+				g.hold(byUser)
 				g.wait()
 				for i, c := range cpus {
 					stood[i] = c.steps
@@ -92,7 +93,7 @@ func TestGate(t *testing.T) {
 						t.Errorf("vCPU %d went from %d to %d behind a closed gate", i, stood[i], c.steps)
 					}
 				}
-				g.set(running)
+				g.release(byUser)
 				if rand.IntN(2) == 0 { // pause again before they have noticed
 					continue
 				}
@@ -103,7 +104,7 @@ func TestGate(t *testing.T) {
 				}
 			}
 		})
-		g.set(stopped)
+		g.hold(guestOver)
 		within(t, "stopping", g, func() { g.wait(); loops.Wait() })
 		for i, c := range cpus {
 			if c.steps != 10*int(c.passes.Load()) {
@@ -123,21 +124,21 @@ func TestStopBeatsPauseAndResume(t *testing.T) {
 		}
 		others.Go(func() {
 			for range 20 {
-				g.set(paused)
+				g.hold(byUser)
 				g.wait()
-				g.set(running)
+				g.release(byUser)
 			}
 		})
 		others.Go(func() {
 			for range rand.IntN(200) {
 				runtime.Gosched()
 			}
-			g.set(stopped)
+			g.hold(guestOver)
 		})
 		within(t, "stopping", g, func() { others.Wait(); loops.Wait(); g.wait() })
-		g.set(running)
-		if g.state != stopped || g.pass(&cpus[0].vcpu) {
-			t.Errorf("a stopped gate opened: state %d", g.state)
+		g.release(byUser)
+		if g.pass(&cpus[0].vcpu) {
+			t.Errorf("a gate opened after the guest's end: held by %#b", g.held)
 		}
 	}
 }

@@ -154,7 +154,7 @@ func (r *rig) where() string {
 	state := "no hardware"
 	if r.mu.TryLock() { // whoever holds it may be what hangs
 		if hw := r.hw; hw != nil && hw.gate.mu.TryLock() {
-			state = fmt.Sprintf("gate state %d, %d of %d vCPUs outside", hw.gate.state, hw.gate.outside, len(hw.gate.cpus))
+			state = fmt.Sprintf("gate held by %#b, %d of %d vCPUs outside", hw.gate.held, hw.gate.outside, len(hw.gate.cpus))
 			hw.gate.mu.Unlock()
 		}
 		r.mu.Unlock()

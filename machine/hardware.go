@@ -225,7 +225,7 @@ const consoleGather = 2 * time.Millisecond
 
 // start lets the vCPUs go, and the console flow to w until the guest is over
 // and all is written. With held they wait at the gate. Call it once.
-func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
+func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held cause) {
 	console.Go(func() {
 		var buf []byte
 		for {
@@ -242,16 +242,15 @@ func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held bool) {
 		h.cpus.Go(c.run)
 	}
 	h.gate.wait() // each vCPU has its thread now, for who kicks it or prefers it
-	if !held {
-		h.gate.set(running)
-	}
+	h.gate.hold(held)
+	h.gate.release(notStarted)
 }
 
 // ended says that the guest is over; what is said first counts. Any goroutine.
 func (h *hardware) ended(e End, err error) {
 	h.once.Do(func() {
 		h.end, h.err = e, err
-		h.gate.set(stopped)
+		h.gate.hold(guestOver)
 		close(h.over)
 	})
 }
@@ -260,7 +259,7 @@ func (h *hardware) ended(e End, err error) {
 // was. It returns when no request is in flight in any disk: until then the
 // kernel may write into guest memory.
 func (h *hardware) close() error {
-	h.gate.set(stopped)
+	h.gate.hold(guestOver)
 	h.cpus.Wait()
 	errs := []error{together(len(h.disks)+len(h.slots), func(i int) error { // each that hangs is named
 		if i < len(h.disks) {
@@ -283,13 +282,13 @@ func (h *hardware) close() error {
 	return errors.Join(errs...)
 }
 
-// pause stops the vCPUs, then the disks. If ctx ends first everything goes on.
-func (h *hardware) pause(ctx context.Context) error {
-	h.gate.set(paused)
+// pause stops the vCPUs for a cause, then the disks. If ctx ends first everything goes on.
+func (h *hardware) pause(ctx context.Context, c cause) error {
+	h.gate.hold(c)
 	h.gate.wait()
 	devices := h.devices()
 	if err := together(len(devices), func(i int) error { return devices[i].device.Pause(ctx) }); err != nil {
-		h.resume()
+		h.resume(c)
 		return err
 	}
 	return nil
@@ -305,8 +304,9 @@ func (h *hardware) demand() (n int) {
 	return n
 }
 
-func (h *hardware) resume() {
-	h.gate.set(running) // first: what the disks do the guest need not stand for
+// resume takes causes back, and has the disks go on.
+func (h *hardware) resume(c cause) {
+	h.gate.release(c) // first: what the disks do the guest need not stand for
 	for _, d := range h.devices() {
 		d.device.Resume()
 	}

@@ -115,7 +115,7 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	if err := in.hw.rehearse(); err != nil {
 		return errors.Join(err, in.hw.close())
 	}
-	m.built, m.paused, m.arriving, m.reason = in.hw, true, true, "its guest has not come yet"
+	m.built, m.held[notArrived] = in.hw, "its guest has not come yet"
 	go func() {
 		in.end, in.err = m.Run()
 		close(in.ended)
@@ -208,9 +208,9 @@ func (in *Incoming) Load(state []byte, ahead time.Duration) error {
 func (in *Incoming) Go() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.paused, in.arriving, in.reason = false, false, ""
+	delete(in.held, notArrived)
 	in.changed.Broadcast() // somebody may have stopped it just now
-	in.hw.resume()
+	in.hw.resume(notArrived)
 	in.engine.Expect(0)
 }
 
@@ -218,7 +218,10 @@ func (in *Incoming) Go() {
 // images back then, if it asks for them. ResumeForced undoes it.
 func (in *Incoming) Uncommitted(reason string) error {
 	in.mu.Lock()
-	in.arriving, in.reason, in.away = false, reason, reason
+	delete(in.held, notArrived)
+	in.held[notHere] = reason
+	in.hw.gate.hold(notHere)
+	in.hw.gate.release(notArrived)
 	in.changed.Broadcast()
 	in.mu.Unlock()
 	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
@@ -230,7 +233,7 @@ func (in *Incoming) Over() <-chan struct{} { return in.hw.over }
 // Discard ends a machine whose guest doesn't come. Nobody writes to its memory any more.
 func (in *Incoming) Discard() error {
 	in.mu.Lock()
-	in.arriving = false
+	delete(in.held, notArrived)
 	in.mu.Unlock()
 	in.Stop() // broadcasts
 	<-in.ended

@@ -47,9 +47,9 @@ func (r *rig) build(cfg Config) *rig {
 	for i, region := range r.hw.ram.Regions() {
 		copy(hw.ram.Regions()[i].Bytes, region.Bytes)
 	}
-	n.hw, n.paused = hw, true
+	n.hw, n.held[byUser] = hw, ""
 	var console sync.WaitGroup
-	hw.start(n.console, &console, true)
+	hw.start(n.console, &console, byUser)
 	go func() { // what Run does
 		defer close(n.done)
 		<-hw.over

@@ -63,15 +63,12 @@ type Machine struct {
 	leaving    *hardware  // the last hw, while it is taken apart
 	built      *hardware  // for the first guest, if that comes from another host
 	out        *Outgoing  // a migration to another host, while there is one: it looks at the memory of hw or leaving
-	arriving   bool       // its guest comes from another host, and is not here yet: somebody writes to its memory
-	paused     bool
-	reason     string // why it is paused, or will be when its disks have nothing in flight, if the user did not do it
-	cancelStop func() // ends that pause before its disks do; nil: none is under way
-	resuming   int    // calls of Resume that wait for pausing: a failure needn't stop the guest before them
-	away       string // why the images may not be this side's; then only ResumeForced helps
+	held       reasons    // why the guest stands; outlives resets
+	cancelStop func()     // ends the pause for a disk's failure before the disks do; nil: none is under way
+	resuming   int        // calls of Resume that wait for pausing: a failure needn't stop the guest before them
 	stopping   bool
 	ending     bool      // the guest is over and doesn't come again
-	changed    sync.Cond // hw or leaving changed, stopping was set, or out or arriving came to an end
+	changed    sync.Cond // hw or leaving changed, stopping was set, or a migration came to an end
 }
 
 // ErrNotRunning is returned when there is no guest to act on.
@@ -100,7 +97,7 @@ func New(cfg Config) (*Machine, error) {
 }
 
 func newMachine(cfg Config) *Machine {
-	m := &Machine{cfg: cfg, pausing: make(turn, 1)}
+	m := &Machine{cfg: cfg, pausing: make(turn, 1), held: reasons{}}
 	m.changed.L = &m.mu
 	return m
 }
@@ -200,7 +197,7 @@ func (m *Machine) runOnce() (End, error) {
 	}
 	m.hw = hw
 	var console sync.WaitGroup
-	hw.start(m.cfg.Console, &console, m.paused)
+	hw.start(m.cfg.Console, &console, m.held.causes())
 	m.changed.Broadcast()
 	m.mu.Unlock()
 
@@ -269,12 +266,20 @@ func (m *Machine) Pause(ctx context.Context) error {
 	}
 	defer m.pausing.unlock()
 	m.mu.Lock()
-	moving := m.moving()
-	m.mu.Unlock()
-	if moving {
-		return ErrMigrating
+	hw, moving, stands := m.hw, m.moving(), len(m.held) > 0
+	if hw != nil && !moving && !stands {
+		m.held[byUser] = ""
 	}
-	return m.pause(ctx)
+	m.mu.Unlock()
+	switch {
+	case moving:
+		return ErrMigrating
+	case hw == nil:
+		return ErrNotRunning
+	case stands:
+		return nil
+	}
+	return m.pause(ctx, hw, byUser)
 }
 
 // failing is an error if a disk's failure is stopping the guest. That may last for as long as another disk hangs.
@@ -284,20 +289,11 @@ func (m *Machine) failing() error {
 	if m.cancelStop == nil {
 		return nil
 	}
-	return fmt.Errorf("it is paused: %s", m.reason)
+	return fmt.Errorf("it is paused: %s", m.held[byFailure])
 }
 
-// pause is Pause. Preconditions: m.pausing is held.
-func (m *Machine) pause(ctx context.Context) error {
-	m.mu.Lock()
-	hw, paused := m.hw, m.paused
-	m.mu.Unlock()
-	if hw == nil {
-		return ErrNotRunning
-	}
-	if paused {
-		return nil
-	}
+// pause stops a guest that ran, for a cause that m.held has; not if it fails. Preconditions: m.pausing is held.
+func (m *Machine) pause(ctx context.Context, hw *hardware, c cause) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { // a guest that ends meanwhile is waited for no longer
@@ -307,23 +303,29 @@ func (m *Machine) pause(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	err := hw.pause(ctx)
+	err := hw.pause(ctx, c)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	select {
-	case <-hw.over: // it came to its end first
-		return ErrNotRunning
+	switch {
+	case closed(hw.over): // it came to its end first
+		err = ErrNotRunning
+	case err != nil:
+		err = fmt.Errorf("pausing: %w", err)
 	default:
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("pausing: %w", err)
+	delete(m.held, c)
+	if m.hw != nil { // perhaps another, after a reset
+		m.hw.gate.release(c)
 	}
-	m.paused = true
-	return nil
+	return err
 }
 
 // moving reports whether the guest is on its way from or to another host. m.mu is held.
-func (m *Machine) moving() bool { return m.out != nil || m.arriving }
+func (m *Machine) moving() bool {
+	_, arriving := m.held[notArrived]
+	return arriving || m.out != nil
+}
 
 // Resume lets a paused guest go on. Not one of which nobody knows whether it runs at the other
 // side of a migration: that takes ResumeForced.
@@ -352,20 +354,21 @@ func (m *Machine) resume(force bool) error {
 		return err
 	}
 	defer m.pausing.unlock()
+	elsewhere, away := m.held[notHere]
 	switch {
 	case m.hw == nil:
 		return ErrNotRunning
 	case m.moving():
 		return ErrMigrating
-	case m.away != "" && !force:
-		return fmt.Errorf("%s; only if it doesn't run on the other side, resume it by force", m.away)
-	case m.away != "":
+	case away && !force:
+		return fmt.Errorf("%s; only if it doesn't run on the other side, resume it by force", elsewhere)
+	case away:
 		if err := m.regain(); err != nil {
 			return err
 		}
 	}
-	m.away, m.reason, m.paused = "", "", false
-	m.hw.resume() // also what failed and did not stop the guest, because this was to come
+	m.hw.resume(m.held.causes()) // the disks in any case: what failed need not have stopped the guest, because this was to come
+	clear(m.held)
 	return nil
 }
 

@@ -31,10 +31,7 @@ type Outgoing struct {
 	tracked   bool      // the dirty log is kept
 	preferred preferred // by Track
 
-	gate     sync.Mutex // guards what follows
-	stopped  bool       // by Stop
-	napping  bool       // by the throttle
-	throttle chan struct{}
+	unthrottle func() // ends the throttle; nil: there is none
 }
 
 // BeginMigration begins it. Outgoing.End ends it, whatever came of it: a guest that has ended or left waits for that.
@@ -55,11 +52,11 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 		return nil, ErrNotRunning
 	case m.moving():
 		return nil, ErrMigrating
-	case m.away != "":
-		return nil, fmt.Errorf("its images are not this side's: %s", m.away)
-	case m.paused && m.reason != "":
-		return nil, fmt.Errorf("it is paused: %s", m.reason)
-	case m.paused:
+	case m.held[notHere] != "":
+		return nil, fmt.Errorf("its images are not this side's: %s", m.held[notHere])
+	case m.held.first() != "":
+		return nil, fmt.Errorf("it is paused: %s", m.held.first())
+	case len(m.held) > 0:
 		return nil, errors.New("it is paused; resume it before")
 	}
 	for _, d := range m.disks {
@@ -104,15 +101,12 @@ func (o *Outgoing) Memory() []memory.Region { return o.hw.ram.Regions() }
 
 // Describe says what the machine at the destination must be like. The guest stands for a moment.
 func (o *Outgoing) Describe() (json.RawMessage, error) {
-	o.gate.Lock()
-	defer o.gate.Unlock()
-	o.hw.gate.set(paused)
-	o.hw.gate.wait()
+	o.Stop()
 	traits, err := o.hw.cpuTraits()
 	err = errors.Join(err, o.hw.checkNested())
 	var s machineState
 	s.KVM, _ = o.hw.saveKVM() // Save says what can't be saved
-	o.move()
+	o.Resume()
 	if err != nil {
 		return nil, err
 	}
@@ -237,76 +231,33 @@ func (o *Outgoing) Clear(region int, first uint64, bitmap []uint64) error {
 
 // Stop returns when no vCPU runs.
 func (o *Outgoing) Stop() {
-	o.gate.Lock()
-	defer o.gate.Unlock()
-	o.stopped = true
-	o.move()
+	o.hw.gate.hold(byMigration)
 	o.hw.gate.wait()
 }
 
 // Resume undoes Stop.
-func (o *Outgoing) Resume() {
-	o.gate.Lock()
-	defer o.gate.Unlock()
-	o.stopped = false
-	o.move()
-}
-
-// move has the vCPUs run or stand, as all who have a say want. o.gate is held.
-func (o *Outgoing) move() {
-	o.m.mu.Lock() // a failure comes before or after
-	defer o.m.mu.Unlock()
-	stand := o.m.paused || o.m.reason != "" // by a disk's failure, or soon: other disks finish first
-	if o.stopped || o.napping || stand {
-		o.hw.gate.set(paused)
-	} else {
-		o.hw.gate.set(running)
-	}
-}
+func (o *Outgoing) Resume() { o.hw.gate.release(byMigration) }
 
 // throttlePeriod is how long a throttled vCPU runs in one go.
 const throttlePeriod = 10 * time.Millisecond
 
 // Throttle has the vCPUs stand still for so many percent of the time; 0 ends that.
 func (o *Outgoing) Throttle(percent int) {
-	o.gate.Lock()
-	defer o.gate.Unlock()
-	if o.throttle != nil {
-		close(o.throttle)
-		o.throttle = nil
+	if o.unthrottle != nil {
+		o.unthrottle()
+		o.unthrottle = nil
 	}
-	o.napping = false
-	if percent > 0 {
-		o.throttle = make(chan struct{})
-		go o.nap(o.throttle, throttlePeriod*time.Duration(percent)/time.Duration(100-percent))
+	if percent == 0 {
+		return
 	}
-	if !o.stopped {
-		o.move()
-	}
-}
-
-func (o *Outgoing) nap(end <-chan struct{}, length time.Duration) {
-	for next := throttlePeriod; ; {
-		select {
-		case <-end:
-			return
-		case <-o.hw.over:
-			return
-		case <-time.After(next):
-		}
-		o.gate.Lock()
-		select {
-		case <-end:
-			o.gate.Unlock()
-			return
-		default:
-		}
-		o.napping = !o.napping
-		if next = throttlePeriod; o.napping {
-			next = length
-		}
-		o.move()
-		o.gate.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	var throttling sync.WaitGroup
+	throttling.Go(func() {
+		o.hw.gate.throttle(ctx, throttlePeriod, throttlePeriod*time.Duration(percent)/time.Duration(100-percent))
+	})
+	o.unthrottle = func() {
+		cancel()
+		throttling.Wait()
 	}
 }
 
@@ -365,11 +316,9 @@ func (o *Outgoing) Leave() { o.hw.ended(Migrated, nil) }
 // Strand keeps the guest from running here, because its images are not this side's or it may
 // run on the other side. Machine.ResumeForced undoes it.
 func (o *Outgoing) Strand(reason string) {
-	o.gate.Lock()
-	defer o.gate.Unlock()
 	o.m.mu.Lock()
-	o.m.paused, o.m.reason, o.m.away = true, reason, reason
+	o.m.held[notHere] = reason
+	o.hw.gate.hold(notHere)
 	o.m.mu.Unlock()
-	o.move()
 	o.hw.gate.wait()
 }

@@ -81,23 +81,20 @@ func wantFirst(t *testing.T, o *Outgoing, want bool) {
 	}
 }
 
-// What a migration does to the vCPUs lets none go on that a disk's failure stops, not even while that still waits for other disks.
-func TestMigrationLeavesFailedGuestStopped(t *testing.T) {
-	for name, m := range map[string]*Machine{
-		"stopping": {reason: "disk vda failed a write"},
-		"stopped":  {reason: "disk vda failed a write", paused: true},
-		"running":  {},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := newGate()
-			o := &Outgoing{m: m, hw: &hardware{gate: g}}
-			for what, do := range map[string]func(){"Resume": o.Resume, "End": o.End} {
-				do()
-				if want := m.reason != ""; (g.state == paused) != want {
-					t.Errorf("after %s the gate is at %d", what, g.state)
-				}
+// What a migration does to the vCPUs lets none go on that stand for another cause, nor stops others.
+func TestMigrationLeavesOtherCauses(t *testing.T) {
+	for _, held := range []cause{0, byFailure, notHere | byUser} {
+		g := newGate()
+		g.held = held
+		o := &Outgoing{m: newMachine(Config{}), hw: &hardware{gate: g}}
+		for _, step := range []struct {
+			what string
+			do   func()
+		}{{"Resume", func() { o.Stop(); o.Resume() }}, {"Throttle", func() { o.Throttle(99); o.Throttle(0) }}, {"End", func() { o.Throttle(1); o.End() }}} {
+			if step.do(); g.held != held {
+				t.Errorf("after %s the gate is held by %#b, before by %#b", step.what, g.held, held)
 			}
-		})
+		}
 	}
 }
 
@@ -200,12 +197,13 @@ func TestFailureBesideHungDisk(t *testing.T) {
 	}
 	ctx, resumed := context.WithCancel(t.Context())
 	m.mu.Lock()
-	m.reason, m.cancelStop = "disk a failed a write", resumed
+	m.held[byFailure], m.cancelStop = "disk a failed a write", resumed
 	m.mu.Unlock()
 	go func() {
 		<-ctx.Done()
 		m.mu.Lock()
-		m.reason, m.cancelStop = "", nil
+		delete(m.held, byFailure)
+		m.cancelStop = nil
 		m.mu.Unlock()
 		m.pausing.unlock()
 	}()

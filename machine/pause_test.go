@@ -137,7 +137,7 @@ func TestPauseLosesNoPortAccess(t *testing.T) {
 func TestPauseOutlivesReset(t *testing.T) {
 	r := prepare(t, Config{}, puts("x"), spin)
 	r.mu.Lock()
-	r.paused = true // as after a Pause that met the end of the guest before
+	r.held[byUser] = "" // as after a Pause that met the end of the guest before
 	r.mu.Unlock()
 	r.run()
 	r.until("hardware", func() bool { return r.PowerButton() == nil })

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"cmp"
+
 	"github.com/ebb-vmm/ebb/aio"
 )
 
@@ -38,11 +40,24 @@ func (m *Machine) State() (s State, reason string) {
 		return Ending, ""
 	default:
 	}
-	if m.paused || m.reason != "" { // the vCPUs stand, or do in a moment
-		return Paused, m.reason
+	if len(m.held) > 0 { // the vCPUs do, or will in a moment
+		return Paused, m.held.first()
 	}
 	return Running, ""
 }
+
+// reasons are why a guest stands, other than for a moment: by cause, in words, which are none if its user wants it.
+type reasons map[cause]string
+
+func (r reasons) causes() (all cause) {
+	for c := range r {
+		all |= c
+	}
+	return all
+}
+
+// first is what its user has to know first.
+func (r reasons) first() string { return cmp.Or(r[notHere], r[notArrived], r[byFailure]) }
 
 // bootsAgain reports whether a guest that ended so is started again.
 func (m *Machine) bootsAgain(e End) bool { return e == Reset && !m.cfg.NoReboot && m.kernel != nil }

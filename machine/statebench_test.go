@@ -35,7 +35,7 @@ func BenchmarkState(b *testing.B) {
 			for i, a := range r.h.disks {
 				virtiotest.Probe(b, mem, hosts[i], a.transport).Start(virtiotest.Setup{})
 			}
-			if err := r.h.pause(b.Context()); err != nil {
+			if err := r.h.pause(b.Context(), byUser); err != nil {
 				b.Fatal(err)
 			}
 			var times [4][]time.Duration
