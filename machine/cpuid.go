@@ -33,6 +33,11 @@ func cpuid(supported []kvm.CPUIDEntry, id, n int, tscDeadline bool) []kvm.CPUIDE
 					e.EAX |= uint32(n-1) << 14
 				}
 			}
+		case 0x7: // no shadow stacks: the state has no shadow-stack pointer, which KVM gives by KVM_GET_ONE_REG only
+			const shstk = 1 << 7
+			if e.Index == 0 {
+				e.ECX &^= shstk
+			}
 		case 0xb, 0x1f:
 			continue // replaced below
 		case 0x80000001:

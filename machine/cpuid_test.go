@@ -16,12 +16,12 @@ func intelLike() []kvm.CPUIDEntry {
 	return []kvm.CPUIDEntry{
 		{Function: 0, EAX: 0x1f, EBX: 0x756e6547, ECX: 0x6c65746e, EDX: 0x49656e69},
 		{Function: 1, EAX: 0x000606a6, EBX: 0x07100800, ECX: 0x77fafbff, EDX: 0xbfebfbff},
-		leaf(4, 0, 0x1c004121, 0x02c0003f, 63, 0),   // L1d
-		leaf(4, 1, 0x1c004122, 0x01c0003f, 63, 0),   // L1i
-		leaf(4, 2, 0x1c004143, 0x04c0003f, 1023, 0), // L2
-		leaf(4, 3, 0x1c03c163, 0x02c0003f, 4095, 4), // L3, of 16 threads
-		leaf(4, 4, 0, 0, 0, 0),                      // the end
-		{Function: 7, Flags: kvm.CPUIDSignificantIndex, EBX: 0xf1bf},
+		leaf(4, 0, 0x1c004121, 0x02c0003f, 63, 0),                               // L1d
+		leaf(4, 1, 0x1c004122, 0x01c0003f, 63, 0),                               // L1i
+		leaf(4, 2, 0x1c004143, 0x04c0003f, 1023, 0),                             // L2
+		leaf(4, 3, 0x1c03c163, 0x02c0003f, 4095, 4),                             // L3, of 16 threads
+		leaf(4, 4, 0, 0, 0, 0),                                                  // the end
+		{Function: 7, Flags: kvm.CPUIDSignificantIndex, EBX: 0xf1bf, ECX: 0xc0}, // WAITPKG, SHSTK
 		leaf(0xb, 0, 1, 2, 0x100, 7), leaf(0xb, 1, 4, 16, 0x201, 7),
 		leaf(0x1f, 0, 1, 2, 0x100, 7), leaf(0x1f, 1, 4, 16, 0x201, 7),
 		{Function: 0x80000001, ECX: 0x121, EDX: 0x2c100800},
@@ -108,7 +108,7 @@ func TestTopology(t *testing.T) {
 				check(t, "core ids", field(l.get(t, 4, 0).EAX, 26, 31)+1, min(1<<bits, 64))
 				check(t, "TSC deadline timer", field(l.get(t, 1, 0).ECX, 24, 24), 1)
 				check(t, "address bits", int(l.get(t, 0x80000008, 0).EAX), 0x302e)
-				if got := l.get(t, 7, 0); got.EBX != 0xf1bf {
+				if got := l.get(t, 7, 0); got.EBX != 0xf1bf || got.ECX != 0x40 {
 					t.Errorf("leaf 7 was changed: %+v", got)
 				}
 			})

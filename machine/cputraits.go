@@ -26,9 +26,20 @@ type kvmTraits struct {
 	clockFlags uint32   // of kvm.Clock, likewise
 }
 
+// stateMSRs lists the MSRs that KVM may keep for a vCPU: those that it says, and the memory type range registers (SDM volume
+// 3A, 12.11.2), which it doesn't say.
+func stateMSRs(s *kvm.System) ([]uint32, error) {
+	list, err := s.MSRIndexList()
+	list = append(list, 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f) // of fixed ranges
+	for pair := range uint32(8) {
+		list = append(list, 0x200+2*pair, 0x201+2*pair) // base and mask
+	}
+	return append(list, 0x2ff), err // the default
+}
+
 // learn finds them out with a new vCPU that has its CPUID.
 func (t *kvmTraits) learn(s *kvm.System, vm *kvm.VM, c *kvm.VCPU) error {
-	list, err := s.MSRIndexList()
+	list, err := stateMSRs(s)
 	if err != nil {
 		return err
 	}
@@ -79,7 +90,7 @@ func hostTraits(s *kvm.System) (t cpuTraits, err error) {
 		return t, err
 	}
 	t.CPUID = [][]kvm.CPUIDEntry{cpuid(supported, 0, 1, deadline > 0)}
-	if t.MSRs, err = s.MSRIndexList(); err != nil {
+	if t.MSRs, err = stateMSRs(s); err != nil {
 		return t, err
 	}
 	vm, err := s.CreateVM()

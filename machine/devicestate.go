@@ -46,7 +46,7 @@ type slotState struct {
 
 // saveDevices returns the state of the devices. Preconditions: no vCPU runs, and the
 // disks hold with nothing in flight (hardware.pause); Machine.mu is held. An error is
-// a sentence that names what can't be saved at this moment. It doesn't wait.
+// a sentence that names what can't be saved at this moment. It waits for nothing but the engine's thread.
 func (h *hardware) saveDevices() (devicesState, error) {
 	s := devicesState{
 		Serial: h.serial.Save(), Power: h.power.Save(), CMOS: h.cmos.Save(),
@@ -89,12 +89,7 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 	if err := h.pci.bridge.Load(s.HostBridge); err != nil {
 		return fmt.Errorf("PCI host bridge: %w", err)
 	}
-	// The guest may have exchanged the addresses of two: first none has any but its last.
-	for i, a := range h.disks {
-		if !a.transport.IsAt(s.Disks[i].Device.Config) {
-			a.transport.WriteConfig(configCommand, []byte{0, 0})
-		}
-	}
+	h.makeWay(func(i int) pci.ConfigState { return s.Disks[i].Device.Config })
 	return together(len(h.disks)+len(h.slots), func(i int) error { // each waits for the engine
 		if i < len(h.disks) {
 			a := h.disks[i]
@@ -112,6 +107,15 @@ func (h *hardware) loadDevices(s devicesState, disks []*disk) error {
 		}
 		return nil
 	})
+}
+
+// makeWay has disks given at start answer nowhere that are to be somewhere else: the guest may have exchanged the addresses of two.
+func (h *hardware) makeWay(config func(i int) pci.ConfigState) {
+	for i, a := range h.disks {
+		if !a.transport.IsAt(config(i)) {
+			a.transport.WriteConfig(configCommand, []byte{0, 0})
+		}
+	}
 }
 
 // busState is a disk's device on the bus.
@@ -133,6 +137,7 @@ func (h *hardware) loadBus(list []busState) error {
 	if len(list) != len(h.disks) {
 		return fmt.Errorf("%d disks given at start come, this machine has %d", len(list), len(h.disks))
 	}
+	h.makeWay(func(i int) pci.ConfigState { return list[i].Bus.Config })
 	for i, a := range h.disks {
 		id := a.disk.cfg.ID
 		if list[i].ID != id {
@@ -155,9 +160,11 @@ func (a *attached) load(s virtio.PCIState) error {
 	return a.transport.Load(s)
 }
 
-// resumedDevices interrupts every running driver once (virtio.PCI.Resumed). After
+// resumedDevices interrupts every running driver once (virtio.PCI.Resumed), and those of a line that is up. After
 // loadDevices and the load of the interrupt controllers, before the vCPUs start.
 func (h *hardware) resumedDevices() {
+	h.serial.Resumed()
+	h.power.Resumed()
 	for _, a := range h.devices() {
 		a.transport.Resumed()
 	}

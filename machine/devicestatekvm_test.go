@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/ebb-vmm/ebb/machine/plain"
@@ -93,7 +94,7 @@ func TestDeviceStatesWithKVM(t *testing.T) {
 		}
 		return plain.Marshal(s)
 	}
-	state := save()
+	state, bus := save(), h.saveBus()
 	for range 3 {
 		next, err := newHardware(r.Machine)
 		if err != nil {
@@ -107,7 +108,7 @@ func TestDeviceStatesWithKVM(t *testing.T) {
 		if err := plain.Unmarshal(state, &s); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.loadDevices(s, r.disks); err != nil {
+		if err := errors.Join(h.loadBus(bus), h.loadDevices(s, r.disks)); err != nil { // in the order of a migration
 			t.Fatal(err)
 		}
 		if again := save(); !bytes.Equal(again, state) {

@@ -78,6 +78,13 @@ func (g *gate) release(c cause) {
 	g.changed.Broadcast()
 }
 
+// holds reports whether any of these causes holds the vCPUs.
+func (g *gate) holds(c cause) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.held&c != 0
+}
+
 // wait returns when every vCPU is outside the guest. Preconditions: the caller holds them.
 func (g *gate) wait() {
 	g.mu.Lock()

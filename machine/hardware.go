@@ -306,7 +306,8 @@ func (h *hardware) demand() (n int) {
 
 // resume takes causes back, and has the disks go on.
 func (h *hardware) resume(c cause) {
-	h.gate.release(c) // first: what the disks do the guest need not stand for
+	h.serial.Let()
+	h.gate.release(c) // before the disks: what they do the guest need not stand for
 	for _, d := range h.devices() {
 		d.device.Resume()
 	}

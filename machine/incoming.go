@@ -224,6 +224,7 @@ func (in *Incoming) Uncommitted(reason string) error {
 	in.hw.gate.release(notArrived)
 	in.changed.Broadcast()
 	in.mu.Unlock()
+	in.engine.Expect(0)
 	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
 }
 

@@ -113,7 +113,11 @@ func (v *vector) SetRoute(addr uint64, data uint32) error {
 		return nil
 	}
 	v.irqs.routes[v.gsi] = route
-	return v.irqs.load()
+	err := v.irqs.load()
+	if err != nil { // KVM has the old table, and is asked again
+		delete(v.irqs.routes, v.gsi)
+	}
+	return err
 }
 
 // Close implements pci.Vector.

@@ -130,7 +130,8 @@ func TestSaveLoadSave(t *testing.T) {
 	s.CPUs[0].Regs.RBP, s.CPUs[0].Debug.DB[1] = 0xfedcba9876543210, 0x4321
 	s.CPUs[0].Events.NMI.Masked = 1
 	s.Clocks.CPUs[1].TSC += 12345
-	for _, set := range []kvm.MSREntry{{Index: kvm.MSRLStar, Data: 0xffffffff81000000}, {Index: kvm.MSRTSCAux, Data: 7}} {
+	for _, set := range []kvm.MSREntry{{Index: kvm.MSRLStar, Data: 0xffffffff81000000}, {Index: kvm.MSRTSCAux, Data: 7},
+		{Index: 0x201, Data: 0xc0000800}, {Index: 0x26f, Data: 0x0606060606060606}, {Index: 0x2ff, Data: 0xc06}} { // MTRRs
 		i := slices.IndexFunc(s.CPUs[1].MSRs, func(m kvm.MSREntry) bool { return m.Index == set.Index })
 		if i < 0 {
 			t.Fatalf("MSR %#x is not in the state", set.Index)

@@ -400,12 +400,15 @@ func (m *Machine) Stop() {
 	m.changed.Broadcast()
 }
 
-// PowerButton asks the guest to shut itself down.
+// PowerButton asks the guest to shut itself down. Not while its state is on its way to another host, or from one.
 func (m *Machine) PowerButton() error {
-	m.mu.Lock()
+	m.mu.Lock() // which saving the devices takes, too
 	defer m.mu.Unlock()
-	if m.hw == nil {
+	switch {
+	case m.hw == nil:
 		return ErrNotRunning
+	case m.hw.gate.holds(byMigration | notArrived):
+		return ErrMigrating
 	}
 	m.hw.power.PressButton()
 	return nil

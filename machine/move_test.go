@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/kvm"
 	"github.com/ebb-vmm/ebb/machine/plain"
 )
 
@@ -37,6 +38,54 @@ func TestMachineMoves(t *testing.T) {
 		n.moves(counterAddr, count)
 		r = n
 	}
+}
+
+// A serial port whose transmitter was busy, because nobody reads the console, is free by the move, and the guest hears of it.
+func TestBusySerialMoves(t *testing.T) {
+	r := prepare(t, Config{}, interruptItself)
+	reader, writer := io.Pipe()
+	t.Cleanup(func() { reader.Close() })
+	r.Machine.cfg.Console = writer
+	r.run()
+	r.moves(counterAddr, 0)
+	put := func(reg uint64, v byte) { r.hw.ports.Write(portSerial+reg, []byte{v}) }
+	get := func(reg uint64) byte {
+		var p [1]byte
+		r.hw.ports.Read(portSerial+reg, p[:])
+		return p[0]
+	}
+	const mcr, outputs, ier, transmit, iir, lsr, empty = 4, 0xb, 1, 2, 2, 5, 0x20
+	put(mcr, outputs)
+	put(ier, transmit)
+	for get(lsr)&empty != 0 {
+		put(0, 'x')
+	}
+	get(iir)
+	chip, err := r.hw.vm.GetIRQChip(kvm.IRQChipIOAPIC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const redirect, vector = 24, 0x44                                           // struct kvm_ioapic_state
+	copy(chip.Data[redirect+8*gsiSerial:], []byte{vector, 0, 0, 0, 0, 0, 0, 0}) // edge, not masked, to vCPU 0
+	if err := r.hw.vm.SetIRQChip(chip); err != nil {
+		t.Fatal(err)
+	}
+	requested := func(r *rig) bool {
+		lapic, err := r.hw.gate.cpus[0].kvm.GetLAPIC()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lapic.Requested(vector)
+	}
+	r.pause()
+	before := requested(r)
+	r.resume()
+	n, in, _, _ := r.away(nil)
+	if after := requested(n); before || !after {
+		t.Errorf("the port's interrupt is requested: %v here, %v there; want only there", before, after)
+	}
+	in.Go()
+	r.wait()
 }
 
 // away takes the guest to another machine, where it stands yet, step by step as package migration does. It returns

@@ -235,8 +235,11 @@ func (o *Outgoing) Stop() {
 	o.hw.gate.wait()
 }
 
-// Resume undoes Stop.
-func (o *Outgoing) Resume() { o.hw.gate.release(byMigration) }
+// Resume undoes Stop, and what Save has stopped.
+func (o *Outgoing) Resume() {
+	o.hw.serial.Let()
+	o.hw.gate.release(byMigration)
+}
 
 // throttlePeriod is how long a throttled vCPU runs in one go.
 const throttlePeriod = 10 * time.Millisecond
@@ -275,6 +278,7 @@ func (o *Outgoing) Save() ([]byte, error) {
 			return nil, err
 		}
 	}
+	o.hw.serial.Hold()
 	s, err := o.m.save(o.hw)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/machine/chipset"
 )
 
 // A guest whose migrations come to nothing, however far they went, is as before: it runs, nothing is left
@@ -33,6 +35,9 @@ func TestMigrationsThatComeToNothingLeaveNothing(t *testing.T) {
 		o.Stop()
 		if _, err := o.Save(); err != nil {
 			t.Fatal(err)
+		}
+		if err := r.PowerButton(); !errors.Is(err, ErrMigrating) { // nobody would see it
+			t.Fatalf("the power button of a guest that is saved: %v, want %v", err, ErrMigrating)
 		}
 		o.Throttle(0)
 		o.Resume()
@@ -86,7 +91,7 @@ func TestMigrationLeavesOtherCauses(t *testing.T) {
 	for _, held := range []cause{0, byFailure, notHere | byUser} {
 		g := newGate()
 		g.held = held
-		o := &Outgoing{m: newMachine(Config{}), hw: &hardware{gate: g}}
+		o := &Outgoing{m: newMachine(Config{}), hw: &hardware{gate: g, serial: chipset.NewSerial(func(bool) {})}}
 		for _, step := range []struct {
 			what string
 			do   func()

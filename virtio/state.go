@@ -46,7 +46,8 @@ type QueueState struct {
 }
 
 // Saver is a Device with state besides features and queues. The same rules as for
-// ReadConfig.
+// ReadConfig, but SaveState may wait for the engine's thread: no reset is under way, so that this doesn't wait for
+// the transport.
 type Saver interface {
 	// SaveState returns the state.
 	SaveState() json.RawMessage

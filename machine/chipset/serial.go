@@ -64,6 +64,7 @@ type Serial struct {
 	sent     []byte // not yet taken by Output, at most outputLimit
 	thre     bool   // transmit interrupt pending: the holding register became empty
 	high     bool   // state of the interrupt line
+	held     bool   // by Hold
 	closed   bool
 }
 
@@ -105,7 +106,7 @@ func (s *Serial) Input(p []byte) (n int, ok bool) {
 			depth = fifoSize
 		}
 		k := min(depth-len(s.received), len(p)-n)
-		if k <= 0 || s.ier&ierReceive == 0 {
+		if k <= 0 || s.ier&ierReceive == 0 || s.held {
 			s.input.Wait()
 			continue
 		}

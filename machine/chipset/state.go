@@ -12,7 +12,8 @@ import (
 //
 // A Load drives the device's interrupt line. KVM's interrupt controllers are loaded
 // afterwards, and have to be: their state says what is latched and delivered, but not
-// at which level their inputs are.
+// at which level their inputs are. What they have latched is that of the source then, and so
+// Resumed drives the line once more: it may be up for what happened by the move.
 
 // SerialState is a 16550A's registers and what it has received. What it sent and
 // nobody took yet stays where it is, to be written out there.
@@ -62,6 +63,28 @@ func (s *Serial) Load(st SerialState) error {
 	return nil
 }
 
+// Resumed drives the interrupt line anew, so that the guest looks at what is pending. After the load of the interrupt
+// controllers, before the guest runs.
+func (s *Serial) Resumed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.irq(false)
+	s.irq(s.high)
+}
+
+// Hold has Input wait: what it takes now would not be in the state. Let undoes it.
+func (s *Serial) Hold() { s.setHeld(true) }
+
+// Let undoes Hold.
+func (s *Serial) Let() { s.setHeld(false) }
+
+func (s *Serial) setHeld(held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+	s.input.Broadcast()
+}
+
 // PowerState is the PM1 registers (ACPI 6.5, 4.8.3).
 type PowerState struct {
 	Status, Enable, Control uint16
@@ -89,6 +112,14 @@ func (w *Power) Load(st PowerState) error {
 	w.status, w.enable, w.control = st.Status, st.Enable, st.Control
 	w.update()
 	return nil
+}
+
+// Resumed drives the interrupt line anew, as Serial.Resumed.
+func (w *Power) Resumed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sci(false)
+	w.sci(w.high)
 }
 
 // CMOSState is the clock's memory, and how far the guest set it off the host's clock,

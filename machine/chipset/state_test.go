@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -88,6 +89,26 @@ func TestSerialStateWhileBusy(t *testing.T) {
 	if out := s.Output(nil); len(out) != outputLimit {
 		t.Errorf("%d bytes are left to write where they were sent", len(out))
 	}
+}
+
+// What is typed while the port is held is not in its state, and comes later.
+func TestSerialHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSerial(func(bool) {})
+		put(s, regIIR, fcrEnable)
+		put(s, regIER, ierReceive)
+		s.Hold()
+		go s.Input([]byte("typed"))
+		synctest.Wait()
+		if got := s.Save().Received; len(got) != 0 {
+			t.Errorf("%q is in the state", got)
+		}
+		s.Let()
+		synctest.Wait()
+		if got := s.Save().Received; string(got) != "typed" {
+			t.Errorf("it received %q", got)
+		}
+	})
 }
 
 func TestPowerState(t *testing.T) {
