@@ -36,7 +36,7 @@ func TestConsoleIsCompleteWhenRunReturns(t *testing.T) {
 	r := prepare(t, Config{}, puts(text), powerOff, spin)
 	held := heldConsole{r.console, make(chan struct{}), make(chan struct{}), new(sync.Once)}
 	release := sync.OnceFunc(func() { close(held.release) })
-	r.cfg.Console = held
+	r.Machine.console.w = held
 	r.run()
 	t.Cleanup(release)
 	select {
@@ -201,11 +201,43 @@ func TestStopWithoutReader(t *testing.T) {
 	r := prepare(t, Config{}, puts("hello"), spin)
 	reader, writer := io.Pipe()
 	defer reader.Close()
-	r.Machine.cfg.Console = writer
+	r.Machine.console.w = writer
 	r.run()
 	if _, err := reader.Read(make([]byte, 1)); err != nil { // the rest waits
 		t.Fatal(err)
 	}
 	r.Stop()
 	r.ends(Stopped, "")
+}
+
+// Nor does it keep a guest that resets from booting again; and its words come in their order once somebody reads.
+func TestResetWithoutReader(t *testing.T) {
+	r := prepare(t, Config{}, puts("hello"), []byte{
+		0x48, 0xff, 0x04, 0x25, 0x00, 0x00, 0x30, 0x00, // inc qword [counterAddr]
+		0x48, 0x83, 0x3c, 0x25, 0x00, 0x01, 0x30, 0x00, 0x00, // again: cmp qword [goAddr], 0
+		0x74, 0xf5, // je again
+	}, out8(portReset, resetValue), spin)
+	reader, writer := io.Pipe()
+	defer reader.Close()
+	r.Machine.console.w = writer
+	r.run()
+	r.moves(counterAddr, 0) // it has written all
+	r.mu.Lock()
+	first := r.hw
+	r.hw.ram.Bytes(goAddr, 1)[0] = 1
+	r.mu.Unlock()
+	r.until("it to boot again", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.hw != nil && r.hw != first
+	})
+	r.moves(counterAddr, 0)
+	got := make([]byte, 5)
+	n, err := reader.Read(got) // what the first was in the middle of writing
+	if err != nil || !strings.HasPrefix("hello", string(got[:n])) {
+		t.Errorf("the first guest wrote %q (%v)", got[:n], err)
+	}
+	if _, err := io.ReadFull(reader, got); err != nil || string(got) != "hello" {
+		t.Errorf("the second guest wrote %q (%v)", got, err)
+	}
 }

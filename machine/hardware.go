@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -219,31 +218,21 @@ func (h *hardware) addCPUs(m *Machine) error {
 	return h.traits.learn(m.kvm, h.vm, h.gate.cpus[0].kvm)
 }
 
-// consoleGather is how long output gathers before the next of it is passed on: a
-// guest that prints costs a wake-up each time, not one for each byte.
-const consoleGather = 2 * time.Millisecond
-
-// start lets the vCPUs go, and the console flow to w until the guest is over
-// and all is written. With held they wait at the gate. Call it once.
-func (h *hardware) start(w io.Writer, console *sync.WaitGroup, held cause) {
-	console.Go(func() {
-		var buf []byte
-		for {
-			if buf = h.serial.Output(buf); len(buf) == 0 {
-				return
-			}
-			if w != nil {
-				_, _ = w.Write(buf) // a console that can't be written to is no reason to stop a guest
-			}
-			time.Sleep(consoleGather)
-		}
-	})
+// start lets the vCPUs go, and what they write to the console until the guest is over. When all of that is
+// written, or ctx has ended, it closes written. With held they wait at the gate. Call it once.
+func (h *hardware) start(ctx context.Context, console *consoleWriter, held cause) (written <-chan struct{}) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		console.pass(ctx, h.serial)
+	}()
 	for _, c := range h.gate.cpus {
 		h.cpus.Go(c.run)
 	}
 	h.gate.wait() // each vCPU has its thread now, for who kicks it or prefers it
 	h.gate.hold(held)
 	h.gate.release(notStarted)
+	return done
 }
 
 // ended says that the guest is over; what is said first counts. Any goroutine.

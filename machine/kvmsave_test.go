@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -48,13 +48,12 @@ func (r *rig) build(cfg Config) *rig {
 		copy(hw.ram.Regions()[i].Bytes, region.Bytes)
 	}
 	n.hw, n.held[byUser] = hw, ""
-	var console sync.WaitGroup
-	hw.start(n.console, &console, byUser)
+	written := hw.start(context.Background(), &n.Machine.console, byUser)
 	go func() { // what Run does
 		defer close(n.done)
 		<-hw.over
 		n.err = hw.close()
-		console.Wait()
+		<-written
 	}()
 	r.Cleanup(n.finish)
 	return n

@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/kvm"
@@ -52,6 +51,8 @@ type Machine struct {
 	linux  bool         // the kernel certainly is Linux
 	engine *aio.Engine
 	cpuids [][]kvm.CPUIDEntry // what each vCPU is given, if the guest comes from another host; else nil. Set before Run
+
+	console consoleWriter
 
 	pausing  turn                  // one Pause or Resume at a time; taken before mu
 	plugging sync.Mutex            // one AddDisk at a time; taken before mu
@@ -97,7 +98,7 @@ func New(cfg Config) (*Machine, error) {
 }
 
 func newMachine(cfg Config) *Machine {
-	m := &Machine{cfg: cfg, pausing: make(turn, 1), held: reasons{}}
+	m := &Machine{cfg: cfg, console: consoleWriter{cfg.Console, make(turn, 1)}, pausing: make(turn, 1), held: reasons{}}
 	m.changed.L = &m.mu
 	return m
 }
@@ -196,8 +197,9 @@ func (m *Machine) runOnce() (End, error) {
 		hw.ended(Stopped, nil)
 	}
 	m.hw = hw
-	var console sync.WaitGroup
-	hw.start(m.cfg.Console, &console, m.held.causes())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	written := hw.start(ctx, &m.console, m.held.causes())
 	m.changed.Broadcast()
 	m.mu.Unlock()
 
@@ -215,43 +217,8 @@ func (m *Machine) runOnce() (End, error) {
 	m.leaving = nil
 	m.changed.Broadcast()
 	m.mu.Unlock()
-	m.finishConsole(&console, hw.end)
+	m.finishConsole(written, hw.end)
 	return hw.end, errors.Join(hw.err, err)
-}
-
-// lastWords is how long who stops a guest waits for a console that takes nothing.
-const lastWords = time.Second
-
-// finishConsole waits until all that the guest has written is passed on. But who stops the guest, or has moved it, wants it to end,
-// whether or not anybody reads its console.
-func (m *Machine) finishConsole(console *sync.WaitGroup, end End) {
-	done := make(chan struct{})
-	go func() {
-		console.Wait()
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		close(done)
-		m.changed.Broadcast()
-	}()
-	m.mu.Lock()
-	for end != Migrated && !m.stopping && !closed(done) {
-		m.changed.Wait()
-	}
-	m.mu.Unlock()
-	select {
-	case <-done:
-	case <-time.After(lastWords):
-		m.cfg.Log.Warn("the guest's last output is lost: nobody reads its console")
-	}
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // Pause stops the guest: when it returns nil no vCPU runs and no disk request is

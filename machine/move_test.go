@@ -45,7 +45,7 @@ func TestBusySerialMoves(t *testing.T) {
 	r := prepare(t, Config{}, interruptItself)
 	reader, writer := io.Pipe()
 	t.Cleanup(func() { reader.Close() })
-	r.Machine.cfg.Console = writer
+	r.Machine.console.w = writer
 	r.run()
 	r.moves(counterAddr, 0)
 	put := func(reg uint64, v byte) { r.hw.ports.Write(portSerial+reg, []byte{v}) }
