@@ -39,6 +39,7 @@ func migrated(failed string, kept bool) trial {
 func TestLabDocument(t *testing.T) {
 	rec := &record{Host: "a host", Trials: map[string][]trial{
 		"smooth 64":       {migrated("", false), migrated("not migrated: disk vdb needs 400 ms", true)},
+		"sliced 64":       {migrated("", false), migrated("not migrated within --timeout", false), migrated("not migrated: disk vdb needs 400 ms", true)},
 		"hangs for good":  {migrated("not migrated: disk vda has not answered", false)},
 		"hangs, then not": {migrated("", false)},
 	}}
@@ -51,6 +52,8 @@ func TestLabDocument(t *testing.T) {
 		"| smooth 64 | 1 | 2.00 (2.00–2.00) | 0.95 (0.95–0.95) | 400 (400–400) | 260 (260–260) | 0 | 12 (12–12) |",
 		"| smooth 64 | 1.8 | 200 | 190 | 200 | 100 | 400 | 320 | 0 | 0 | not migrated: disk vdb needs 400 ms |\n",
 		"| hangs for good | 1.8 | 3000 | 2850 | 3000 | 0 |",
+		"0.95: short, a move failed | 240 ms: short, a move failed |",
+		"\n- sliced 64: not migrated within --timeout\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the document lacks %q:\n%s", want, text)

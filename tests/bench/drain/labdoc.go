@@ -16,11 +16,19 @@ import (
 func (rec *record) moved(name string) (all []*trial) { return rec.which(name, false, false) }
 
 // kept is the one that the companion kept in EBB, or a disk that hangs; nil: it wasn't measured.
-func (rec *record) kept(name string) *trial {
-	for _, t := range append(rec.which(name, true, true), rec.which(name, false, true)...) {
+func (rec *record) kept(r *real) *trial {
+	for _, t := range rec.which(r.name, r.hang == never, true) {
 		return t
 	}
 	return nil
+}
+
+// failed are those that were meant to succeed and didn't.
+func (rec *record) failed(r *real) []*trial {
+	if r.hang == forGood {
+		return nil
+	}
+	return rec.which(r.name, false, true)
 }
 
 func (rec *record) which(name string, kept, failed bool) (all []*trial) {
@@ -39,10 +47,13 @@ type goal struct {
 	atLeast  bool
 	got      float64
 	measured bool
+	failed   bool // so did a move
 }
 
 func (g goal) verdict() string {
 	switch {
+	case g.failed:
+		return "short, a move failed"
 	case !g.measured:
 		return "–"
 	case g.atLeast && g.got >= g.limit || !g.atLeast && g.got <= g.limit:
@@ -53,7 +64,7 @@ func (g goal) verdict() string {
 
 // goals are those of one VM.
 func (rec *record) goals(r *real) (all []goal) {
-	moved, kept := rec.moved(r.name), rec.kept(r.name)
+	moved, kept := rec.moved(r.name), rec.kept(r)
 	rate := goal{name: "rate in EBB / before, least of its disks", limit: 0.9, atLeast: true, got: math.Inf(1)}
 	long := moved
 	if kept != nil {
@@ -73,7 +84,11 @@ func (rec *record) goals(r *real) (all []goal) {
 		longer.got = max(longer.got, millisOf(t.Latency-t.ControlLat))
 		left.got = max(left.got, float64(t.Report.InFlight))
 	}
-	return []goal{rate, held, longer, left}
+	all = []goal{rate, held, longer, left}
+	for i := range all {
+		all[i].failed = len(rec.failed(r)) > 0
+	}
+	return all
 }
 
 // judged are the disks whose rate counts: from first, and how many.
@@ -113,7 +128,7 @@ func (rec *record) markdown() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s |", r.name, r.about)
 		for k, g := range rec.goals(r) {
-			if !g.measured {
+			if !g.measured && !g.failed {
 				b.WriteString(" – |")
 				continue
 			}
@@ -130,6 +145,13 @@ func (rec *record) markdown() string {
 	b.WriteString("\n## Moves\n\nMedians, with the lowest and the highest.\n\n| VM | n | EBB, s | rate in EBB / before | HOLD, ms | I/O held, ms | holds missed | in flight when HOLD began | at the stop | longest request, ms | before | took, s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for i := range reals {
 		rec.row(&b, &reals[i])
+	}
+	title := "\n## Moves that failed\n\nThe guest then ran on at the source.\n\n"
+	for i := range reals {
+		for _, t := range rec.failed(&reals[i]) {
+			fmt.Fprintf(&b, "%s- %s: %s\n", title, reals[i].name, t.Failed)
+			title = ""
+		}
 	}
 	rec.keptTable(&b)
 	return b.String()
@@ -172,7 +194,7 @@ func (rec *record) keptTable(b *strings.Builder) {
 		"which the migration is work for, too.\n\n| VM | EBB, s | before | in EBB | after | window full, % | longest request, ms | before | guest's gap, ms | before | what ebb says in the end |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for i := range reals {
 		r := &reals[i]
-		t := rec.kept(r.name)
+		t := rec.kept(r)
 		if t == nil {
 			continue
 		}

@@ -71,9 +71,9 @@ func (g *rig) run(ctx context.Context, r *real, d *devices) (*moving.VM, error) 
 	}
 	starting, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	if err := v.Says(starting, 5); err != nil {
+	if _, err := v.Ready(starting); err != nil {
 		v.Stop()
-		return nil, fmt.Errorf("%w\n%s", err, v.Log.String())
+		return nil, err
 	}
 	return v, nil
 }

@@ -4,7 +4,7 @@
 //	go run ./tests/bench/memory
 //	go run ./tests/bench/memory -rounds 1 -memory 1024
 //
-// What ebb and QEMU copy, and over what, is the same, and so is what copying costs. What KVM adds to it is missing on both sides:
+// What ebb and QEMU copy is the same, and with multifd over as many connections. What KVM adds to it is missing on both sides:
 // faults of pages that are written for the first time since they were copied, and the log of them. With KVM:
 // go run ./tests/bench/migrate -ram. It writes docs/bench/memory.md.
 //
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
+	"github.com/ebb-vmm/ebb/migration"
 	"github.com/ebb-vmm/ebb/tests/bench/harness"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
@@ -86,7 +87,7 @@ func parseFlags() (options, error) {
 func (o options) loads() []int { return slices.Compact([]int{0, o.dirty}) }
 
 // candidates are measured in turn, every other round the other way round.
-var candidates = []string{"ebb", "QEMU"}
+var candidates = []string{"ebb", qemuPlain, qemuMultifd}
 
 // sample is one migration.
 type sample struct {
@@ -141,8 +142,13 @@ func (b *bench) measure(ctx context.Context, candidate string, dirty int) (s sam
 	ctx, cancel := context.WithTimeout(ctx, migrateLimit)
 	defer cancel()
 	migrate := b.ebb
-	if candidate == "QEMU" {
-		migrate = b.qemu
+	switch candidate {
+	case qemuPlain:
+		migrate = func(ctx context.Context, dirty int) (sample, error) { return b.qemu(ctx, dirty, 1) }
+	case qemuMultifd:
+		migrate = func(ctx context.Context, dirty int) (sample, error) {
+			return b.qemu(ctx, dirty, migration.DefaultStreams)
+		}
 	}
 	s, err = migrate(ctx, dirty)
 	s.candidate, s.dirty = candidate, dirty

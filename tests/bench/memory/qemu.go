@@ -12,13 +12,18 @@ import (
 )
 
 const (
-	period     = 200 * time.Millisecond // between the guest's lines
-	firstLines = 5                      // of the guest's, before anything is done
-	settle     = 2 * time.Second        // from a plain copy to the migration
+	period = 200 * time.Millisecond // between the guest's lines
+	settle = 2 * time.Second        // from a plain copy to the migration
+)
+
+// QEMU as it is, and with several connections.
+const (
+	qemuPlain   = "QEMU"
+	qemuMultifd = "QEMU multifd"
 )
 
 // qemu migrates a guest with Linux that QEMU emulates.
-func (b *bench) qemu(ctx context.Context, dirty int) (s sample, err error) {
+func (b *bench) qemu(ctx context.Context, dirty, streams int) (s sample, err error) {
 	port, err := moving.FreePort()
 	if err != nil {
 		return s, err
@@ -29,33 +34,33 @@ func (b *bench) qemu(ctx context.Context, dirty int) (s sample, err error) {
 		return s, err
 	}
 	defer from.Stop()
-	to, err := b.startQEMU(ctx, dirty, "-incoming", listen)
+	to, err := b.startQEMU(ctx, dirty, "-incoming", "defer")
 	if err != nil {
 		return s, err
 	}
 	defer to.Stop()
-	monitor, err := moving.DialQMP(ctx, b.monitor(from.Name))
-	if err != nil {
-		return s, fmt.Errorf("%w: %s", err, from.Log.String())
+	var monitors [2]*moving.QMP
+	for i, v := range []*moving.VM{from, to} {
+		if monitors[i], err = moving.DialQMP(ctx, b.monitor(v.Name)); err != nil {
+			return s, fmt.Errorf("%w: %s", err, v.Log.String())
+		}
+		defer monitors[i].Close()
 	}
-	defer monitor.Close()
-	var lines []moving.Line
-	for len(lines) < firstLines { // of the guest's, not its kernel's
-		if err := from.Says(ctx, 1); err != nil {
-			return s, fmt.Errorf("%w: %s", err, from.Log.String())
-		}
-		if lines, err = moving.Timeline(&from.Console); err != nil {
-			return s, err
-		}
+	if err := monitors[1].Listen(listen, streams); err != nil {
+		return s, err
+	}
+	if _, err := from.Ready(ctx); err != nil {
+		return s, err
 	}
 	if s.plain, err = b.copyBeside(ctx); err != nil {
 		return s, err
 	}
-	if lines, err = moving.Timeline(&from.Console); err != nil {
+	lines, err := moving.Timeline(&from.Console)
+	if err != nil {
 		return s, err
 	}
 	s.dirtied = lines[len(lines)-1].IOPS * ram.PageSize
-	m, err := monitor.Migrate(ctx, listen, b.downtime)
+	m, err := monitors[0].Migrate(ctx, listen, streams, b.downtime)
 	if err != nil {
 		return s, err
 	}

@@ -103,7 +103,6 @@ const (
 	startLimit   = 5 * time.Minute // memory has to be filled
 	migrateLimit = 4 * time.Minute
 	silenceLimit = 30 * time.Second
-	firstLines   = 5 // of the guest's, before anything is done
 )
 
 // visit boots the guest and migrates it n times, from one process to the next. A migration that fails is a sample,
@@ -138,7 +137,7 @@ func (b *bench) visit(ctx context.Context, n int, places [2]moving.Place) (sampl
 	}
 	starting, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	if err := guest.Says(starting, firstLines); err != nil {
+	if _, err := guest.Ready(starting); err != nil {
 		return nil, err
 	}
 	for i := range n {

@@ -30,7 +30,8 @@ type own struct {
 	Split    migration.Downtime
 	Held     time.Duration // I/O
 	Ebb      time.Duration // in EBB
-	EbbRate  float64       // requests a second in EBB; 0 if it was too short
+	EbbRate  float64       // requests a second in EBB
+	EbbRated bool          // it was long enough for that
 	InFlight int           // when the vCPUs stopped
 	Retries  []string
 	Phases   []migration.PhaseTime
@@ -106,18 +107,17 @@ func ebbsOwn(r *migration.Report) own {
 			o.Ebb += r.Phases[i+1].At - p.At
 		}
 	}
-	var first, last *migration.Sample
-	for i := range r.Samples {
-		if s := &r.Samples[i]; s.Phase == migration.Ebb.String() && len(s.Disks) > 0 {
-			if first == nil {
-				first = s
-			}
-			last = s
+	var requests float64
+	var took time.Duration
+	for i := 1; i < len(r.Samples); i++ { // not what was done in a HOLD between
+		if a, b := &r.Samples[i-1], &r.Samples[i]; a.Phase == migration.Ebb.String() && b.Phase == a.Phase && len(b.Disks) > 0 {
+			requests += float64(b.Disks[0].Completed - a.Disks[0].Completed)
+			took += b.At - a.At
 		}
 	}
 	const enough = 200 * time.Millisecond
-	if first != nil && last.At-first.At >= enough && last.Disks[0].Completed > first.Disks[0].Completed {
-		o.EbbRate = float64(last.Disks[0].Completed-first.Disks[0].Completed) / (last.At - first.At).Seconds()
+	if o.EbbRated = took >= enough; o.EbbRated {
+		o.EbbRate = requests / took.Seconds()
 	}
 	return o
 }

@@ -144,7 +144,7 @@ func (r *record) memoryGoals() (all []goal) {
 func (r *record) ebbRates(c cell) stat.Stat {
 	var v []float64
 	for _, s := range r.Samples {
-		if s.Cell == c && s.Failed == "" && s.Figures.Own.EbbRate > 0 && s.Figures.Before > 0 {
+		if s.Cell == c && s.Failed == "" && s.Figures.Own.EbbRated && s.Figures.Before > 0 {
 			v = append(v, s.Figures.Own.EbbRate/s.Figures.Before)
 		}
 	}

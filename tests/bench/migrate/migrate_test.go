@@ -62,10 +62,11 @@ func TestFirstLineIsLate(t *testing.T) {
 func TestEbbsOwn(t *testing.T) {
 	disks := func(completed uint64) []migration.DiskSample { return []migration.DiskSample{{Completed: completed}} }
 	o := ebbsOwn(&migration.Report{
-		Phases:  []migration.PhaseTime{{Phase: "precopy"}, {Phase: "ebb", At: time.Second}, {Phase: "hold", At: 2 * time.Second}, {Phase: "ebb", At: 3 * time.Second}, {Phase: "hold", At: 5 * time.Second}},
-		Samples: []migration.Sample{{At: 0, Phase: "precopy", Disks: disks(1)}, {At: time.Second, Phase: "ebb", Disks: disks(100)}, {At: 2 * time.Second, Phase: "ebb", Disks: disks(250)}},
+		Phases: []migration.PhaseTime{{Phase: "precopy"}, {Phase: "ebb", At: time.Second}, {Phase: "hold", At: 2 * time.Second}, {Phase: "ebb", At: 3 * time.Second}, {Phase: "hold", At: 5 * time.Second}},
+		Samples: []migration.Sample{{At: 0, Phase: "precopy", Disks: disks(1)}, {At: time.Second, Phase: "ebb", Disks: disks(100)}, {At: 2 * time.Second, Phase: "ebb", Disks: disks(250)},
+			{At: 2500 * ms1, Phase: "hold", Disks: disks(260)}, {At: 3 * time.Second, Phase: "ebb", Disks: disks(260)}, {At: 4 * time.Second, Phase: "ebb", Disks: disks(410)}},
 	})
-	if o.Ebb != 3*time.Second || o.EbbRate != 150 {
+	if o.Ebb != 3*time.Second || !o.EbbRated || o.EbbRate != 150 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -77,7 +78,7 @@ func TestTable(t *testing.T) {
 		load.Disk = disk
 		r.Samples = append(r.Samples, sample{
 			Cell: load.by(cell{VMM: vmm, Policy: policy}), Failed: failed,
-			Figures: figures{Gap: gap + ms1, ControlGap: ms1, SwitchGap: gap, Lost: lost, Latency: 400 * ms1, ControlLatency: 320 * ms1, Before: 200, Own: own{EbbRate: 190, Held: 120 * ms1}},
+			Figures: figures{Gap: gap + ms1, ControlGap: ms1, SwitchGap: gap, Lost: lost, Latency: 400 * ms1, ControlLatency: 320 * ms1, Before: 200, Own: own{EbbRate: 190, EbbRated: true, Held: 120 * ms1}},
 		})
 	}
 	for _, gap := range []time.Duration{40, 50, 60} {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebb-vmm/ebb/migration"
 	"github.com/ebb-vmm/ebb/tests/bench/moving"
 )
 
@@ -58,6 +59,14 @@ func (q qemu) downtime() time.Duration {
 	return qemuDowntime
 }
 
+// streams are the connections for memory: as many as ebb's where memory is compared, else QEMU's own.
+func (q qemu) streams() int {
+	if q.cell.ofMemory() {
+		return migration.DefaultStreams
+	}
+	return 1
+}
+
 func (q qemu) socket(name string) string { return filepath.Join(q.Dir, name+".qmp") }
 
 func (q qemu) launch(ctx context.Context, at moving.Place, options ...string) (*moving.VM, error) {
@@ -84,14 +93,17 @@ func (q qemu) receive(ctx context.Context, at moving.Place) (*moving.VM, error) 
 		return nil, err
 	}
 	listen := fmt.Sprintf("tcp:%s:%d", at.Address, port)
-	v, err := q.launch(ctx, at, "-incoming", listen)
+	v, err := q.launch(ctx, at, "-incoming", "defer")
 	if v != nil {
 		v.Listen = listen
 	}
-	return v, err
+	if err != nil {
+		return v, err
+	}
+	return v, q.monitors[v].Listen(listen, q.streams())
 }
 
 func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {
-	m, err := q.monitors[from].Migrate(ctx, to.Listen, q.downtime())
+	m, err := q.monitors[from].Migrate(ctx, to.Listen, q.streams(), q.downtime())
 	return own{Total: m.Total, Downtime: m.Downtime, Sent: m.Sent}, err
 }

@@ -29,7 +29,7 @@ before each migration and beside the same guest. Medians and maxima.
 
 Host: %s.%s
 
-ebb: `+"`--downtime %v`"+`. QEMU: downtime-limit %[9]v, max-bandwidth 10 GiB/s.
+ebb: `+"`--downtime %v`"+`. QEMU: downtime-limit %[9]v, max-bandwidth 10 GiB/s, multifd with as many connections.
 `, r.MemoryMiB, filled(r.MemoryMiB), r.Control, copySize>>20, migration.DefaultStreams, r.Command, r.Host, lab, r.Downtime)
 	writeGoals(b, r.memoryGoals())
 	b.WriteString("\n| median / maximum | n | took, s | sent, MB | gap, ms | control, ms | own downtime, ms | first pass, MB/s | plain copy, MB/s | passes | slowed down by, % |\n" +

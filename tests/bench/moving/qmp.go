@@ -47,8 +47,34 @@ type QEMUMigration struct {
 	Sent            uint64 // bytes of memory
 }
 
+// Listen has a QEMU that was started with -incoming defer wait for a guest, whose memory comes over so many connections.
+func (q *QMP) Listen(listen string, streams int) error {
+	if err := q.streams(streams); err != nil {
+		return err
+	}
+	return q.do("migrate-incoming", map[string]any{"uri": listen}, nil)
+}
+
+// streams sets over how many connections memory goes: one is QEMU's own way, else multifd's.
+func (q *QMP) streams(n int) error {
+	if n == 1 {
+		return nil
+	}
+	type capability struct {
+		Capability string `json:"capability"`
+		State      bool   `json:"state"`
+	}
+	if err := q.do("migrate-set-capabilities", map[string]any{"capabilities": []capability{{"multifd", true}}}, nil); err != nil {
+		return err
+	}
+	return q.do("migrate-set-parameters", map[string]any{"multifd-channels": n}, nil)
+}
+
 // Migrate returns when the guest runs where QEMU listens. The limit of the downtime counts memory only.
-func (q *QMP) Migrate(ctx context.Context, listen string, downtime time.Duration) (m QEMUMigration, err error) {
+func (q *QMP) Migrate(ctx context.Context, listen string, streams int, downtime time.Duration) (m QEMUMigration, err error) {
+	if err := q.streams(streams); err != nil {
+		return m, err
+	}
 	if err := q.do("migrate-set-parameters", map[string]any{"downtime-limit": downtime.Milliseconds(), "max-bandwidth": 10 << 30}, nil); err != nil {
 		return m, err
 	}

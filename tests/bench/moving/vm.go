@@ -90,6 +90,20 @@ func (v *VM) Says(ctx context.Context, more int) error {
 	}
 }
 
+// Ready waits until the guest is at its work, as its lines say; what its kernel and init say before doesn't count. It returns the lines.
+func (v *VM) Ready(ctx context.Context) ([]Line, error) {
+	const enough = 5
+	for {
+		lines, err := Timeline(&v.Console)
+		if err != nil || len(lines) >= enough {
+			return lines, err
+		}
+		if err := v.Says(ctx, 1); err != nil {
+			return nil, fmt.Errorf("%w: %s", err, v.Log.String())
+		}
+	}
+}
+
 // Sleep returns early with an error when ctx ends.
 func Sleep(ctx context.Context, d time.Duration) error {
 	select {

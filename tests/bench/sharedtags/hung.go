@@ -17,7 +17,8 @@ import (
 	"github.com/ebb-vmm/ebb/tests/bench/nullblk"
 )
 
-// besideHung is the rate of the disk fast while the other one, which was at work, answers nothing any more.
+// besideHung is the rate of the disk fast while the other one, which was at work, answers nothing any more: from the second on
+// that begins after it hangs, whatever the fast one does in it.
 func besideHung(ctx context.Context, o options, kernel, engine, fast string, other *nullblk.Mapped) (iops float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(o.seconds)*time.Second)
 	defer cancel()
@@ -42,19 +43,29 @@ func besideHung(ctx context.Context, o options, kernel, engine, fast string, oth
 		err = errors.Join(err, other.Resume()) // a process with requests in flight can't end
 		_ = cmd.Wait()                         // it was killed
 	}()
-	hangs, seconds := false, 0
+	hung, begun, hangs := make(chan error, 1), false, false
+	seconds := -1 // the first may have begun before it hung, and its line be on its way yet
 	for lines := bufio.NewScanner(console); lines.Scan(); {
 		s, ok := report.ParseDiskBenchSecond(lines.Text())
 		switch {
 		case !ok:
 		case s.Errors != 0:
 			return 0, fmt.Errorf("%d requests failed", s.Errors)
+		case !begun:
+			if begun = s.Idle == 0; begun { // something came from both
+				go func() { hung <- other.Hang() }() // waits for what the disk below has in flight
+			}
+		case len(hung) == 0 && !hangs:
 		case !hangs:
-			hangs = true
-			if err := other.Hang(); err != nil {
+			if err := <-hung; err != nil {
 				return 0, err
 			}
-		case s.Idle == 1: // nothing came from the other disk in this second
+			hangs = true
+		case seconds < 0:
+			seconds++
+		case s.Idle == 0:
+			return 0, errors.New("the disk that hangs has answered")
+		default:
 			iops += s.IOPS
 			if seconds++; seconds == o.seconds {
 				return iops / float64(seconds), nil

@@ -62,7 +62,7 @@ func parseFlags() (options, error) {
 	flag.DurationVar(&o.slow, "slow", 4*time.Second, "what a request takes in the slow disk")
 	flag.IntVar(&o.flush, "flush", 50, "with flushes: one after so many writes")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
-	flag.IntVar(&o.seconds, "seconds", 10, "length of one measurement")
+	flag.IntVar(&o.seconds, "seconds", 12, "length of one measurement, a multiple of both disks' times: requests come back in bursts")
 	flag.StringVar(&o.ebb, "ebb", "build/ebb", "the ebb to measure")
 	flag.StringVar(&o.doc, "doc", "docs/bench/sharedtags.md", "the `FILE` to write")
 	flag.Parse()
@@ -72,6 +72,9 @@ func parseFlags() (options, error) {
 	}
 	if o.depth < 1 || o.depth > 85 || o.most < 1 || o.flush < 1 || o.rounds < 1 || o.seconds < 1 || min(o.fast, o.slow) < time.Microsecond || max(o.fast, o.slow) > maxLatency {
 		return o, errors.New("-depth has to be 1 to 85, the other numbers at least 1, -fast and -slow from 1us to 4s")
+	}
+	if window := time.Duration(o.seconds) * time.Second; window%o.slow != 0 || window%o.fast != 0 {
+		return o, errors.New("-seconds has to be a multiple of -slow and -fast")
 	}
 	return o, nil
 }
