@@ -12,14 +12,12 @@ const (
 	CapUserMemory             Cap = 3
 	CapSetTSSAddr             Cap = 4
 	CapExtCPUID               Cap = 7
-	CapNrVCPUs                Cap = 9  // recommended maximum
 	CapNrMemslots             Cap = 10 // number of slots
 	CapMPState                Cap = 14
 	CapUserNMI                Cap = 22
 	CapIRQRouting             Cap = 25 // number of GSIs
 	CapIRQFD                  Cap = 32
 	CapPIT2                   Cap = 33
-	CapPITState2              Cap = 35
 	CapIOEventFD              Cap = 36
 	CapSetIdentityMapAddr     Cap = 37
 	CapAdjustClock            Cap = 39 // mask of ClockTSCStable, ClockRealtime, ClockHostTSC
@@ -32,40 +30,32 @@ const (
 	CapMaxVCPUs               Cap = 66 // hard maximum
 	CapTSCDeadlineTimer       Cap = 72
 	CapKVMClockCtrl           Cap = 76
-	CapSignalMSI              Cap = 77
 	CapReadonlyMem            Cap = 81
-	CapIRQFDResample          Cap = 82
 	CapCheckExtensionVM       Cap = 105
 	CapIOEventFDAnyLength     Cap = 122
 	CapVCPUAttributes         Cap = 127
 	CapMaxVCPUID              Cap = 128
-	CapX2APICAPI              Cap = 129
 	CapImmediateExit          Cap = 136
-	CapX86DisableExits        Cap = 143
-	CapGetMSRFeatures         Cap = 153
 	CapExceptionPayload       Cap = 164
 	CapManualDirtyLogProtect2 Cap = 168 // mask of DirtyLogManualProtect, DirtyLogInitiallySet
-	CapHaltPoll               Cap = 182
-	CapSregs2                 Cap = 200
 	CapXSAVE2                 Cap = 208 // bytes of the XSAVE area; ask the VM
-	CapVMTSCControl           Cap = 214
 	CapX86TripleFaultEvent    Cap = 218
 )
 
 var capNames = map[Cap]string{
 	CapIRQChip: "IRQCHIP", CapUserMemory: "USER_MEMORY", CapSetTSSAddr: "SET_TSS_ADDR", CapExtCPUID: "EXT_CPUID",
-	CapNrVCPUs: "NR_VCPUS", CapNrMemslots: "NR_MEMSLOTS", CapMPState: "MP_STATE", CapUserNMI: "USER_NMI",
-	CapIRQRouting: "IRQ_ROUTING", CapIRQFD: "IRQFD", CapPIT2: "PIT2", CapPITState2: "PIT_STATE2",
+	CapNrMemslots: "NR_MEMSLOTS", CapMPState: "MP_STATE", CapUserNMI: "USER_NMI",
+	CapIRQRouting: "IRQ_ROUTING", CapIRQFD: "IRQFD", CapPIT2: "PIT2",
 	CapIOEventFD: "IOEVENTFD", CapSetIdentityMapAddr: "SET_IDENTITY_MAP_ADDR", CapAdjustClock: "ADJUST_CLOCK",
 	CapVCPUEvents: "VCPU_EVENTS", CapDebugRegs: "DEBUGREGS", CapXSAVE: "XSAVE", CapXCRS: "XCRS",
 	CapTSCControl: "TSC_CONTROL", CapGetTSCKHz: "GET_TSC_KHZ", CapMaxVCPUs: "MAX_VCPUS",
-	CapTSCDeadlineTimer: "TSC_DEADLINE_TIMER", CapKVMClockCtrl: "KVMCLOCK_CTRL", CapSignalMSI: "SIGNAL_MSI",
-	CapReadonlyMem: "READONLY_MEM", CapIRQFDResample: "IRQFD_RESAMPLE", CapCheckExtensionVM: "CHECK_EXTENSION_VM",
+	CapTSCDeadlineTimer: "TSC_DEADLINE_TIMER", CapKVMClockCtrl: "KVMCLOCK_CTRL",
+	CapReadonlyMem: "READONLY_MEM", CapCheckExtensionVM: "CHECK_EXTENSION_VM",
 	CapIOEventFDAnyLength: "IOEVENTFD_ANY_LENGTH", CapVCPUAttributes: "VCPU_ATTRIBUTES", CapMaxVCPUID: "MAX_VCPU_ID",
-	CapX2APICAPI: "X2APIC_API", CapImmediateExit: "IMMEDIATE_EXIT", CapX86DisableExits: "X86_DISABLE_EXITS",
-	CapGetMSRFeatures: "GET_MSR_FEATURES", CapExceptionPayload: "EXCEPTION_PAYLOAD",
-	CapManualDirtyLogProtect2: "MANUAL_DIRTY_LOG_PROTECT2", CapHaltPoll: "HALT_POLL", CapSregs2: "SREGS2",
-	CapXSAVE2: "XSAVE2", CapVMTSCControl: "VM_TSC_CONTROL", CapX86TripleFaultEvent: "X86_TRIPLE_FAULT_EVENT",
+	CapImmediateExit:          "IMMEDIATE_EXIT",
+	CapExceptionPayload:       "EXCEPTION_PAYLOAD",
+	CapManualDirtyLogProtect2: "MANUAL_DIRTY_LOG_PROTECT2",
+	CapXSAVE2:                 "XSAVE2", CapX86TripleFaultEvent: "X86_TRIPLE_FAULT_EVENT",
 }
 
 // String returns the kernel's name, "KVM_CAP_IRQCHIP".

@@ -7,7 +7,7 @@ type ExitReason uint32
 
 // The reasons x86 hosts give for what ebb enables.
 const (
-	ExitUnknown       ExitReason = 0  // VCPU.UnknownExit
+	ExitUnknown       ExitReason = 0
 	ExitException     ExitReason = 1  //
 	ExitIO            ExitReason = 2  // VCPU.IO
 	ExitHypercall     ExitReason = 3  //

@@ -46,13 +46,12 @@ const runCode = kvmio<<8 | 0x80
 // The ioctls in use. Numbers are computed from the argument's size, so a struct
 // of the wrong size is refused by the kernel (ENOTTY) rather than misread.
 var (
-	getAPIVersion          = request{"KVM_GET_API_VERSION", io(0x00)}
-	createVM               = request{"KVM_CREATE_VM", io(0x01)}
-	getMSRIndexList        = request{"KVM_GET_MSR_INDEX_LIST", iowr[uint32](0x02)}
-	checkExtension         = request{"KVM_CHECK_EXTENSION", io(0x03)}
-	getVCPUMmapSize        = request{"KVM_GET_VCPU_MMAP_SIZE", io(0x04)}
-	getSupportedCPUID      = request{"KVM_GET_SUPPORTED_CPUID", iowr[listHeader](0x05)}
-	getMSRFeatureIndexList = request{"KVM_GET_MSR_FEATURE_INDEX_LIST", iowr[uint32](0x0a)}
+	getAPIVersion     = request{"KVM_GET_API_VERSION", io(0x00)}
+	createVM          = request{"KVM_CREATE_VM", io(0x01)}
+	getMSRIndexList   = request{"KVM_GET_MSR_INDEX_LIST", iowr[uint32](0x02)}
+	checkExtension    = request{"KVM_CHECK_EXTENSION", io(0x03)}
+	getVCPUMmapSize   = request{"KVM_GET_VCPU_MMAP_SIZE", io(0x04)}
+	getSupportedCPUID = request{"KVM_GET_SUPPORTED_CPUID", iowr[listHeader](0x05)}
 
 	createVCPU          = request{"KVM_CREATE_VCPU", io(0x41)}
 	getDirtyLog         = request{"KVM_GET_DIRTY_LOG", iow[dirtyLog](0x42)}
@@ -71,7 +70,6 @@ var (
 	getClock            = request{"KVM_GET_CLOCK", ior[Clock](0x7c)}
 	getPIT2             = request{"KVM_GET_PIT2", ior[PITState](0x9f)}
 	setPIT2             = request{"KVM_SET_PIT2", iow[PITState](0xa0)}
-	signalMSI           = request{"KVM_SIGNAL_MSI", iow[msi](0xa5)}
 	clearDirtyLog       = request{"KVM_CLEAR_DIRTY_LOG", iowr[dirtyLogRange](0xc0)}
 
 	getRegs       = request{"KVM_GET_REGS", ior[Regs](0x81)}
@@ -101,8 +99,6 @@ var (
 	getXCRS       = request{"KVM_GET_XCRS", ior[XCRS](0xa6)}
 	setXCRS       = request{"KVM_SET_XCRS", iow[XCRS](0xa7)}
 	kvmclockCtrl  = request{"KVM_KVMCLOCK_CTRL", io(0xad)}
-	getSregs2     = request{"KVM_GET_SREGS2", ior[Sregs2](0xcc)}
-	setSregs2     = request{"KVM_SET_SREGS2", iow[Sregs2](0xcd)}
 	getXSAVE2     = request{"KVM_GET_XSAVE2", ior[[xsaveSize]byte](0xcf)}
 	setDeviceAttr = request{"KVM_SET_DEVICE_ATTR", iow[deviceAttr](0xe1)}
 	getDeviceAttr = request{"KVM_GET_DEVICE_ATTR", iow[deviceAttr](0xe2)} // sic, _IOW in the kernel

@@ -88,22 +88,6 @@ func TestIRQLine(t *testing.T) {
 	}
 }
 
-func TestSignalMSI(t *testing.T) {
-	vm := newIRQVM(t)
-	needCap(t, vm, CapSignalMSI)
-	g := newGuest(t, vm)
-	if ok := must[bool](t)(vm.SignalMSI(msiAddr, 0x41)); ok {
-		t.Error("delivered to an APIC that is off")
-	}
-	g.enableAPIC()
-	if ok := must[bool](t)(vm.SignalMSI(msiAddr, 0x41)); !ok || !g.requested(0x41) || g.requested(0x42) {
-		t.Errorf("delivered %v, requested %v", ok, g.requested(0x41))
-	}
-	if ok, _ := vm.SignalMSI(msiAddr|9<<12, 0x41); ok {
-		t.Error("delivered to an APIC that is not there")
-	}
-}
-
 func TestIRQFDToMSI(t *testing.T) {
 	vm := newIRQVM(t)
 	needCap(t, vm, CapIRQFD)
@@ -158,32 +142,6 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("exit by %+v, want the handler's", e)
 		}
 	}
-}
-
-// TestResample follows a level-triggered interrupt from its irqfd through the I/O APIC and the
-// guest's end of interrupt to the resample eventfd.
-func TestResample(t *testing.T) {
-	vm := newIRQVM(t)
-	needCap(t, vm, CapIRQFDResample)
-	g := newGuest(t, vm,
-		0xfb,       // sti
-		0xeb, 0xfe) // jmp to itself
-	g.enableAPIC()
-	g.handle(0x51)
-	chip := must[IRQChip](t)(vm.GetIRQChip(IRQChipIOAPIC))
-	binary.LittleEndian.PutUint64(chip.Data[24+8*5:], 0x08051) // pin 5: vector 0x51, level, to APIC 0
-	check(t, vm.SetIRQChip(chip))
-	check(t, vm.SetGSIRouting([]Route{RouteIRQChip(5, IRQChipIOAPIC, 5)})) // and not to the PIC as well
-	fd, resample := newEventFD(t), newEventFD(t)
-	check(t, vm.AssignResampleIRQFD(fd, resample, 5))
-	for range 2 {
-		signal(t, fd)
-		g.run(ExitIO)
-		if n := signals(t, resample); n != 1 {
-			t.Errorf("%d resample signals, want 1", n)
-		}
-	}
-	check(t, vm.DeassignIRQFD(fd, 5))
 }
 
 func TestPIT(t *testing.T) {

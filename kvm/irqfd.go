@@ -39,18 +39,14 @@ func (vm *VM) SetGSIRouting(routes []Route) error {
 	return err
 }
 
-const (
-	irqfdDeassign uint32 = 1 << 0
-	irqfdResample uint32 = 1 << 1
-)
+const irqfdDeassign uint32 = 1 << 0
 
 // irqfd is struct kvm_irqfd.
 type irqfd struct {
-	fd         uint32
-	gsi        uint32
-	flags      uint32
-	resampleFD uint32
-	_          [16]byte
+	fd    uint32
+	gsi   uint32
+	flags uint32
+	_     [20]byte // resamplefd
 }
 
 // AssignIRQFD raises an edge on gsi whenever the eventfd fd is written to (api.rst 4.75).
@@ -59,35 +55,8 @@ func (vm *VM) AssignIRQFD(fd int, gsi uint32) error {
 	return ioctlSet(vm.fd, assignIRQFD, irqfd{fd: uint32(fd), gsi: gsi})
 }
 
-// AssignResampleIRQFD is AssignIRQFD for a level-triggered line: writing fd
-// raises it; the guest's end of interrupt lowers it and signals resampleFD, whereupon a
-// device that still wants attention writes fd again (api.rst 4.75, needs CapIRQFDResample).
-func (vm *VM) AssignResampleIRQFD(fd, resampleFD int, gsi uint32) error {
-	return ioctlSet(vm.fd, assignIRQFD, irqfd{
-		fd: uint32(fd), gsi: gsi, flags: irqfdResample, resampleFD: uint32(resampleFD),
-	})
-}
-
-// DeassignIRQFD undoes either assignment. Once it returns no signal that
+// DeassignIRQFD undoes it. Once it returns no signal that
 // was written to fd before is still on its way.
 func (vm *VM) DeassignIRQFD(fd int, gsi uint32) error {
 	return ioctlSet(vm.fd, assignIRQFD, irqfd{fd: uint32(fd), gsi: gsi, flags: irqfdDeassign})
-}
-
-// msi is struct kvm_msi.
-type msi struct {
-	addressLo uint32
-	addressHi uint32
-	data      uint32
-	_         [2]uint32 // flags, devid
-	_         [12]byte
-}
-
-// SignalMSI delivers one message without a route (api.rst 4.71, needs
-// CapSignalMSI). delivered is false when no local APIC takes it: the one it is
-// for is turned off or not there (some kernels answer EPERM to the latter).
-func (vm *VM) SignalMSI(addr uint64, data uint32) (delivered bool, err error) {
-	m := msi{addressLo: uint32(addr), addressHi: uint32(addr >> 32), data: data}
-	n, err := ioctlPtr(vm.fd, signalMSI, &m)
-	return n > 0, err
 }

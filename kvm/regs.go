@@ -44,22 +44,6 @@ type Sregs struct {
 	InterruptBitmap         [4]uint64 // external interrupt being injected, at most one bit
 }
 
-// Sregs2 is Sregs without the interrupt bitmap and with the page-directory
-// pointers of 32-bit PAE (struct kvm_sregs2).
-type Sregs2 struct {
-	CS, DS, ES, FS, GS, SS  Segment
-	TR, LDT                 Segment
-	GDT, IDT                DescriptorTable
-	CR0, CR2, CR3, CR4, CR8 uint64
-	EFER                    uint64
-	APICBase                uint64
-	Flags                   uint64 // Sregs2PDPTRsValid
-	PDPTRs                  [4]uint64
-}
-
-// Sregs2PDPTRsValid in Sregs2.Flags: PDPTRs hold something.
-const Sregs2PDPTRsValid uint64 = 1
-
 // GetRegs reads the general-purpose registers (api.rst 4.11).
 func (c *VCPU) GetRegs() (Regs, error) { return ioctlGet[Regs](c.fd, getRegs) }
 
@@ -72,12 +56,6 @@ func (c *VCPU) GetSregs() (Sregs, error) { return ioctlGet[Sregs](c.fd, getSregs
 // SetSregs writes the special registers (api.rst 4.14). EINVAL: they contradict
 // each other or the vCPU's CPUID.
 func (c *VCPU) SetSregs(s Sregs) error { return ioctlSet(c.fd, setSregs, s) }
-
-// GetSregs2 reads the special registers (api.rst 4.131, needs CapSregs2).
-func (c *VCPU) GetSregs2() (Sregs2, error) { return ioctlGet[Sregs2](c.fd, getSregs2) }
-
-// SetSregs2 writes the special registers (api.rst 4.132, needs CapSregs2).
-func (c *VCPU) SetSregs2(s Sregs2) error { return ioctlSet(c.fd, setSregs2, s) }
 
 // DebugRegs are the debug registers (struct kvm_debugregs).
 type DebugRegs struct {

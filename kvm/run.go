@@ -110,6 +110,3 @@ func (c *VCPU) eventWords() []uint64 {
 // FailEntry describes an ExitFailEntry: the hardware's reason for refusing the
 // vCPU's state, and the host CPU it was on.
 func (c *VCPU) FailEntry() (reason uint64, cpu uint32) { return c.u64(failReason), c.u32(failCPU) }
-
-// UnknownExit returns the hardware's exit reason of an ExitUnknown.
-func (c *VCPU) UnknownExit() uint64 { return c.u64(runUnion) }

@@ -60,19 +60,6 @@ func (s *System) SupportedCPUID() ([]CPUIDEntry, error) {
 // a vCPU may refuse to read or write some of them.
 func (s *System) MSRIndexList() ([]uint32, error) { return readMSRList(s.fd, getMSRIndexList) }
 
-// FeatureMSRIndexList returns the MSRs that describe host features, readable
-// with System.GetMSRs (api.rst 4.3, needs CapGetMSRFeatures).
-func (s *System) FeatureMSRIndexList() ([]uint32, error) {
-	return readMSRList(s.fd, getMSRFeatureIndexList)
-}
-
-// GetMSRs reads feature MSRs of the host: it fills Data of each entry from its
-// Index and returns how many it could read, in order (api.rst 4.18). n < len(entries) with a
-// nil error means that KVM doesn't know entries[n].
-func (s *System) GetMSRs(entries []MSREntry) (n int, err error) {
-	return transferMSRs(s.fd, getMSRs, entries)
-}
-
 // CreateVM makes a VM without memory, vCPUs or devices (api.rst 4.2).
 func (s *System) CreateVM() (*VM, error) {
 	size, err := ioctlValue(s.fd, getVCPUMmapSize, 0) // api.rst 4.5

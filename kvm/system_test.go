@@ -32,11 +32,11 @@ func TestSystem(t *testing.T) {
 		t.Errorf("API version %d, want %d", v, StableAPIVersion)
 	}
 	for _, c := range []Cap{ // what every KVM since Linux 5.19 has
-		CapIRQChip, CapUserMemory, CapSetTSSAddr, CapExtCPUID, CapNrVCPUs, CapNrMemslots, CapMPState, CapUserNMI,
-		CapIRQRouting, CapIRQFD, CapPIT2, CapPITState2, CapIOEventFD, CapSetIdentityMapAddr, CapAdjustClock,
-		CapVCPUEvents, CapDebugRegs, CapXSAVE, CapGetTSCKHz, CapMaxVCPUs, CapKVMClockCtrl, CapSignalMSI,
-		CapReadonlyMem, CapIRQFDResample, CapCheckExtensionVM, CapIOEventFDAnyLength, CapVCPUAttributes, CapMaxVCPUID,
-		CapImmediateExit, CapGetMSRFeatures, CapManualDirtyLogProtect2, CapSregs2, CapXSAVE2, CapX86TripleFaultEvent,
+		CapIRQChip, CapUserMemory, CapSetTSSAddr, CapExtCPUID, CapNrMemslots, CapMPState, CapUserNMI,
+		CapIRQRouting, CapIRQFD, CapPIT2, CapIOEventFD, CapSetIdentityMapAddr, CapAdjustClock,
+		CapVCPUEvents, CapDebugRegs, CapXSAVE, CapGetTSCKHz, CapMaxVCPUs, CapKVMClockCtrl,
+		CapReadonlyMem, CapCheckExtensionVM, CapIOEventFDAnyLength, CapVCPUAttributes, CapMaxVCPUID,
+		CapImmediateExit, CapManualDirtyLogProtect2, CapXSAVE2, CapX86TripleFaultEvent,
 	} {
 		if must[int](t)(s.CheckExtension(c)) == 0 {
 			t.Errorf("no %v", c)
@@ -63,25 +63,6 @@ func TestSystem(t *testing.T) {
 		if !slices.Contains(msrs, m) {
 			t.Errorf("the MSR list lacks %#x", m)
 		}
-	}
-}
-
-func TestFeatureMSRs(t *testing.T) {
-	s := openSystem(t)
-	if must[int](t)(s.CheckExtension(CapGetMSRFeatures)) == 0 {
-		t.Skipf("this KVM lacks %v", CapGetMSRFeatures)
-	}
-	list := must[[]uint32](t)(s.FeatureMSRIndexList())
-	if len(list) == 0 {
-		t.Fatal("no feature MSRs")
-	}
-	for _, index := range list {
-		if n, err := s.GetMSRs([]MSREntry{{Index: index}}); n != 1 || err != nil {
-			t.Errorf("feature MSR %#x: %d, %v", index, n, err)
-		}
-	}
-	if n, err := s.GetMSRs([]MSREntry{{Index: list[0]}, {Index: 0xdeadbeef}, {Index: list[0]}}); n != 1 || err != nil {
-		t.Errorf("an unknown MSR in the middle: %d, %v; want 1", n, err)
 	}
 }
 

@@ -68,9 +68,6 @@ func (c *VCPU) Run() error {
 	return nil
 }
 
-// EnableCap is VM.EnableCap for capabilities of a vCPU (api.rst 4.37 and chapter 6).
-func (c *VCPU) EnableCap(cp Cap, args ...uint64) error { return enableCapability(c.fd, cp, args) }
-
 // NMI queues a non-maskable interrupt (api.rst 4.64, needs CapUserNMI).
 func (c *VCPU) NMI() error {
 	_, err := ioctlValue(c.fd, injectNMI, 0)
