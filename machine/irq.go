@@ -101,9 +101,6 @@ var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 // already, so there is no error to handle.
 func (v *vector) Signal() { _, _ = unix.Write(v.fd, one) }
 
-// FD implements pci.Vector.
-func (v *vector) FD() int { return v.fd }
-
 // SetRoute implements pci.Vector.
 func (v *vector) SetRoute(addr uint64, data uint32) error {
 	v.irqs.mu.Lock()

@@ -29,11 +29,6 @@ func (t *PCI) configChange() {
 	t.msix.Signal(uint16(t.configVector.Load()))
 }
 
-// ConfigChanged tells the driver that the device-specific configuration is not
-// what it was. Any goroutine but one inside a method of the device. A change that
-// a driver could see half of needs ChangeConfig.
-func (t *PCI) ConfigChanged() { t.ChangeConfig(func() {}) }
-
 // ChangeConfig runs change, which alters the device-specific configuration, and
 // tells the driver. No driver's read falls into the middle of it unnoticed: the
 // next one sees another config_generation (2.5.1). change must not call the

@@ -60,7 +60,7 @@ func TestMSIXInterrupts(t *testing.T) {
 			t.Errorf("queue %d interrupted for queue %d", 1-i, i)
 		}
 	}
-	r.pci.ConfigChanged()
+	r.pci.ChangeConfig(func() {})
 	if n := r.configInterrupts(); n != 1 {
 		t.Errorf("%d configuration interrupts", n)
 	}
@@ -91,7 +91,7 @@ func TestISRAndPolling(t *testing.T) {
 	if r.d.ISR() != 0 || pending() {
 		t.Error("reading ISR status doesn't clear it")
 	}
-	r.pci.ConfigChanged()
+	r.pci.ChangeConfig(func() {})
 	if got := r.d.ISR(); got != 2 {
 		t.Errorf("ISR status %#x after a configuration change", got)
 	}

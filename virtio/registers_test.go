@@ -205,7 +205,7 @@ func TestConfigGeneration(t *testing.T) {
 	for _, n := range []int{1, 255, 256, 257} {
 		g := gen()
 		for range n {
-			r.pci.ConfigChanged()
+			r.pci.ChangeConfig(func() {})
 		}
 		r.d.DeviceConfig(0, 1)
 		if gen() == g {

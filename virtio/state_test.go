@@ -277,7 +277,7 @@ func TestStateBetweenTheStepsOfADriver(t *testing.T) {
 	if r.dev.activations != 1 || r.dev.features != version1|eventIdx|ownFeature || r.dev.queues[0].Size() != 8 || r.dev.queues[1] != nil {
 		t.Errorf("after the move: %d activations, features %#x, queues %v", r.dev.activations, r.dev.features, r.dev.queues)
 	}
-	r.pci.ConfigChanged()
+	r.pci.ChangeConfig(func() {})
 	generation := d.Get(virtiotest.ConfigGeneration)
 	r = r.moved()
 	d.DeviceConfig(0, 4)

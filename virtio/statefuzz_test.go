@@ -29,7 +29,7 @@ func FuzzLoad(f *testing.F) {
 		r.d.Start(virtiotest.Setup{Features: version1 | indirect})
 		r.pci.NeedsReset("test")
 		r.d.MaskEntry(0, true)
-		r.pci.ConfigChanged()
+		r.pci.ChangeConfig(func() {})
 	})
 	f.Add([]byte(`{}`), byte(0), byte(0))
 	f.Fuzz(func(t *testing.T, b []byte, at, flip byte) {

@@ -86,7 +86,7 @@ func TestNothingBeforeDriverOK(t *testing.T) {
 	q := r.d.Queues[0]
 	q.Add(r.buf(16, true))
 	q.Kick()
-	r.pci.ConfigChanged()
+	r.pci.ChangeConfig(func() {})
 	r.pci.NeedsReset("test")
 	if r.dev.active || q.UsedIdx() != 0 || r.configInterrupts() != 0 || r.d.ISR() != 0 {
 		t.Error("the device did something before DRIVER_OK")

@@ -42,9 +42,6 @@ type Vector interface {
 	// Signal raises the interrupt: any goroutine, no lock, no allocation.
 	Signal()
 
-	// FD is the irqfd's eventfd.
-	FD() int
-
 	// SetRoute sets the message KVM delivers on Signal.
 	SetRoute(addr uint64, data uint32) error
 

@@ -93,9 +93,8 @@ func NewMSIX(c *Config, host Host, n, bar int, table, pba uint32, failed func(er
 // Len returns the number of vectors.
 func (m *MSIX) Len() int { return len(m.entries) }
 
-// TableSize and PBASize return what the structures take in the BAR, in bytes.
+// TableSize returns what the table takes in the BAR, in bytes.
 func (m *MSIX) TableSize() uint64 { return uint64(len(m.entries)) * MSIXEntrySize }
-func (m *MSIX) PBASize() uint64   { return uint64(len(m.entries)+63) / 64 * 8 }
 
 // Enabled reports whether the guest uses MSI-X.
 func (m *MSIX) Enabled() bool { return m.control()&msixEnable != 0 }

@@ -210,9 +210,6 @@ type Vector struct {
 // Signal implements pci.Vector.
 func (v *Vector) Signal() { signal(v.fd) }
 
-// FD implements pci.Vector.
-func (v *Vector) FD() int { return v.fd }
-
 // SetRoute implements pci.Vector.
 func (v *Vector) SetRoute(addr uint64, data uint32) error {
 	v.mu.Lock()
