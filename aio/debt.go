@@ -1,9 +1,7 @@
 package aio
 
 import (
-	"math"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +19,6 @@ type debt struct {
 	written atomic.Uint64 // bytes, since the port was attached; the engine's thread writes it
 	synced  atomic.Uint64 // of those, how many are on stable storage
 	flushes atomic.Uint64 // completed
-	rate    rate          // bytes per second
 }
 
 func (d *debt) bytes() uint64 {
@@ -36,7 +33,7 @@ func (p *Port) owe(s *slot, errno unix.Errno) {
 	case r.Op == Flush:
 		d.flushes.Add(1)
 		if errno == 0 {
-			p.Synced(s.mark, time.Duration(p.engine.now-s.start))
+			p.Synced(s.mark)
 		}
 	case r.Durable:
 	case r.Op == Write, r.Op == WriteZeroes && s.step == stepFill:
@@ -49,8 +46,8 @@ func (p *Port) owe(s *slot, errno unix.Errno) {
 func (p *Port) Written() uint64 { return p.stats.debt.written.Load() }
 
 // Synced says that what was written up to a mark, from Written before the sync began, is on
-// stable storage, and how long that took. Any goroutine.
-func (p *Port) Synced(mark uint64, took time.Duration) {
+// stable storage. Any goroutine.
+func (p *Port) Synced(mark uint64) {
 	d := &p.stats.debt
 	for {
 		before := d.synced.Load()
@@ -58,32 +55,7 @@ func (p *Port) Synced(mark uint64, took time.Duration) {
 			return
 		}
 		if d.synced.CompareAndSwap(before, mark) {
-			d.rate.add(mark-before, took)
 			return
 		}
 	}
-}
-
-// rate is a moving average of bytes per second, of syncs that had enough to do to tell.
-type rate struct{ bits atomic.Uint64 }
-
-const (
-	// rateFrom is the least bytes of a sync that counts: with fewer, the time is the device's
-	// for any sync at all.
-	rateFrom = 1 << 20
-
-	rateWeight = 0.25 // of the latest sync
-)
-
-func (r *rate) load() float64 { return math.Float64frombits(r.bits.Load()) }
-
-func (r *rate) add(bytes uint64, took time.Duration) {
-	if bytes < rateFrom || took <= 0 {
-		return
-	}
-	now := float64(bytes) / took.Seconds()
-	if before := r.load(); before > 0 {
-		now = before + rateWeight*(now-before)
-	}
-	r.bits.Store(math.Float64bits(now))
 }

@@ -2,7 +2,6 @@ package aio
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,9 +70,9 @@ func TestSyncDebt(t *testing.T) {
 	f.script = nil
 
 	do(rw(Write, 0, 0, b))
-	p.Synced(4096, time.Second) // late
+	p.Synced(4096) // late
 	owes("an old mark", 4096, 4)
-	p.Synced(p.Written(), time.Second)
+	p.Synced(p.Written())
 	owes("synced elsewhere", 0, 4)
 
 	f.script = func(op *operation) (int32, verdict) { // zeroes are written
@@ -94,24 +93,4 @@ func TestSyncDebt(t *testing.T) {
 	}
 	do(rw(Write, 0, 0, b))
 	owes("failed half way", 512, 5)
-}
-
-// The rate is that of syncs with something to do.
-func TestSyncRate(t *testing.T) {
-	var r rate
-	for _, c := range []struct {
-		bytes uint64
-		took  time.Duration
-		want  float64
-	}{
-		{4096, time.Millisecond, 0},
-		{8 << 20, 2 * time.Second, 4 << 20},
-		{rateFrom - 1, time.Hour, 4 << 20},
-		{8 << 20, time.Second, 5 << 20},
-		{8 << 20, 0, 5 << 20},
-	} {
-		if r.add(c.bytes, c.took); r.load() != c.want {
-			t.Errorf("%d bytes in %v: %v per second, want %v", c.bytes, c.took, r.load(), c.want)
-		}
-	}
 }

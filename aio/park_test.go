@@ -86,7 +86,8 @@ func TestKeptRequestFailsAtDetach(t *testing.T) {
 	}
 }
 
-// Who attaches a disk hears of every fdatasync that failed, whatever request it was part of, and whatever becomes of that.
+// Who attaches a disk hears of every fdatasync that failed, whatever request it was part of, and whatever becomes of that; and of
+// writes that were to be stable and are not, but for want of room.
 func TestFailedSyncsAreTold(t *testing.T) {
 	f := newFake(t, 1<<20)
 	failing := unix.Errno(0)
@@ -95,7 +96,7 @@ func TestFailedSyncsAreTold(t *testing.T) {
 			return -int32(failing), answers
 		}
 		if op.code == opWrite && op.dsync {
-			return -int32(unix.ENOSPC), answers
+			return -int32(failing), answers
 		}
 		return 0, succeed
 	}
@@ -112,7 +113,8 @@ func TestFailedSyncsAreTold(t *testing.T) {
 		failing unix.Errno
 		request testRequest
 		want    int
-	}{{0, ranged(Flush, 0, 0, 0), 0}, {0, durable, 0}, {unix.EIO, zeroes, 1}, {unix.EIO, ranged(Flush, 3, 0, 0), 2}, {unix.EINTR, ranged(Flush, 4, 0, 0), 2}} {
+	}{{0, ranged(Flush, 0, 0, 0), 0}, {unix.ENOSPC, durable, 0}, {unix.EIO, zeroes, 1}, {unix.EIO, ranged(Flush, 3, 0, 0), 2}, {unix.EINTR, ranged(Flush, 4, 0, 0), 2},
+		{unix.EIO, durable, 3}} {
 		failing = c.failing
 		q.add(c.request)
 		f.signal(p.queues[0])

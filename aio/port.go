@@ -296,7 +296,7 @@ func (q *portQueue) wake() {
 // before it is popped, and then it is too late to wait for any: so a port that may need it
 // pops only while a chunk is free. A guest whose buffers all fit never sees that bound.
 func (p *Port) open() bool {
-	return p.inFlight < p.window && p.bounce.available() && !p.detaching
+	return p.inFlight < min(p.window, p.engine.capacity) && p.bounce.available() && !p.detaching
 }
 
 // runnable reports whether a visit would find something to do.
@@ -328,13 +328,16 @@ func (e *Engine) pass() {
 	for e.again.len() > 0 && e.backend.room() > 0 {
 		e.issue(e.again.pop())
 	}
-	for left := passBudget; left > 0 && e.backend.room() > 0; {
+	for left := passBudget; ; {
 		p := e.next()
-		if p == nil {
+		if p == nil { // of those that wait for a credit, if any do, the time to write off is noted
 			if !e.writeOff() {
 				return
 			}
 			continue
+		}
+		if left <= 0 || e.backend.room() == 0 {
+			return
 		}
 		most := min(left, portBurst)
 		if p.turn() == entitled {

@@ -119,7 +119,7 @@ func (e *Engine) credit(p *Port) bool {
 	if p.inFlight < p.reserve {
 		return e.active() < e.capacity
 	}
-	return e.pool() > 0 && p.inFlight < e.capacity
+	return e.pool() > 0
 }
 
 // next returns the port whose turn it is, or nil if none that has something to pop gets a

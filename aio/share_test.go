@@ -189,6 +189,48 @@ func TestHungDiskAmongMoreDisksThanCredits(t *testing.T) {
 	}
 }
 
+// More disks than credits, of which one has each and hangs, all at once: the timer is set although the pass had no room left, either.
+func TestAllCreditsHangAtOnce(t *testing.T) {
+	s := simulate(t, batch, func(op *operation) int64 {
+		if op.fd < batch {
+			return never
+		}
+		return millisecond
+	})
+	var ports []*Port
+	var last *closedQueue
+	for fd := range batch + 1 {
+		var p *Port
+		p, last = s.disk(t, PortConfig{Name: fmt.Sprint(fd), FD: fd, Demand: 16, Held: true}, 1, smallReads())
+		p.handOver = handAll // the kernel isn't fed in between
+		ports = append(ports, p)
+	}
+	s.rest(s.e)
+	s.fakeBackend.batch = batch
+	for _, p := range ports {
+		p.setBound(CausePause, Unlimited)
+	}
+	if s.e.pass(); s.e.inFlight != batch || s.alarm == 0 {
+		t.Errorf("%d in flight, and the engine is to be woken at %d", s.e.inFlight, s.alarm)
+	}
+	s.run(s.clock + 3*second)
+	if last.completed == 0 {
+		t.Errorf("%d in flight, %d written off, and the disk that answers gets nothing", s.e.inFlight, s.e.writtenOff)
+	}
+}
+
+// A disk with as many in flight as there are credits wants no more, and nothing of others' is written off for it.
+func TestFullDiskWaitsForNothing(t *testing.T) {
+	s := simulate(t, 64, byDisk(millisecond, never))
+	hung, _ := s.disk(t, PortConfig{Name: "hung", FD: 1, Demand: 256}, 128, smallReads())
+	s.run(s.clock + second)
+	fast, _ := s.disk(t, PortConfig{Name: "fast", FD: 0, Demand: 256}, 16, smallReads())
+	s.run(s.clock + second)
+	if hung.inFlight != 64 || fast.inFlight != 16 || s.e.waits(fast) {
+		t.Errorf("%d of the hung disk's in flight, %d of the other's; somebody waits beside it: %v", hung.inFlight, fast.inFlight, s.e.waits(fast))
+	}
+}
+
 // A hung disk that answers at last gives everything back.
 func TestWrittenOffRequestsComeBack(t *testing.T) {
 	s := simulate(t, 64, byDisk(millisecond, never))

@@ -24,7 +24,6 @@ type PortStats struct {
 	Kept         int         // of InFlight, how many have failed and wait for Retry
 	LongInFlight int         // of InFlight, the flushes, discards and write-zeroes
 	SyncDebt     uint64      // bytes written that are not known to be on stable storage (debt.go)
-	SyncRate     float64     // bytes per second at which they lately came there; 0: not known yet
 	Flushes      uint64      // of Long, the flushes
 	Reserve      int         // credits that no other port gets
 	Share        int         // credits it gets before others may have more than theirs
@@ -160,7 +159,7 @@ func (p *Port) Stats() PortStats {
 		Write:      p.stats.class[classWrite].read(),
 		Long:       p.stats.class[classLong].read(),
 		WrittenOff: int(p.stats.writtenOff.Load()), Kept: int(p.stats.parked.Load()),
-		LongInFlight: int(p.stats.long.Load()), SyncDebt: p.stats.debt.bytes(), SyncRate: p.stats.debt.rate.load(),
+		LongInFlight: int(p.stats.long.Load()), SyncDebt: p.stats.debt.bytes(),
 		Flushes: p.stats.debt.flushes.Load(),
 		Demand:  p.demand,
 		Reserve: int(p.stats.reserve.Load()), Share: int(p.stats.share.Load()),

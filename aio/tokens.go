@@ -1,6 +1,7 @@
 package aio
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -11,6 +12,8 @@ import (
 type Tokens struct {
 	IOPS float64 `json:"iops"` // requests
 	BPS  float64 `json:"bps"`  // bytes
+
+	at int64 // when that was, on the engine's clock; 0: when a limit takes them over
 }
 
 // mostOwed is the most that can be owed, in requests or bytes: a request is let go while one token is
@@ -29,7 +32,7 @@ func (t Tokens) Validate() error {
 
 // tokens is what the limiter has at a time.
 func (l *limiter) tokens(now int64) Tokens {
-	return Tokens{l.iops.left(now), l.bps.left(now)}
+	return Tokens{IOPS: l.iops.left(now), BPS: l.bps.left(now)}
 }
 
 func (b *bucket) left(now int64) float64 {
@@ -42,8 +45,9 @@ func (b *bucket) left(now int64) float64 {
 
 // setTokens gives the limiter what another one had, but not more than its burst.
 func (l *limiter) setTokens(t Tokens, now int64) {
-	l.iops.set(t.IOPS, now)
-	l.bps.set(t.BPS, now)
+	at := cmp.Or(t.at, now)
+	l.iops.set(t.IOPS, at)
+	l.bps.set(t.BPS, at)
 }
 
 func (b *bucket) set(level float64, now int64) {
@@ -55,12 +59,30 @@ func (b *bucket) set(level float64, now int64) {
 // Tokens returns what the port's own limit has left; 0 if it has none. Any goroutine but the
 // engine's; it waits for the engine.
 func (p *Port) Tokens() Tokens {
-	for _, l := range p.limiters {
-		if !l.shared {
-			return p.engine.tokensOf(l)
-		}
+	if l := p.limiter(); l != nil {
+		return p.engine.tokensOf(l)
 	}
 	return Tokens{}
+}
+
+// Left returns what its own limit had left when it was detached, for the limit of the same disk's next port, on the same
+// engine: what is owed isn't forgotten because a driver resets the disk. On the engine's thread, in what Detach was given, or after that.
+func (p *Port) Left() (t Tokens) {
+	if l := p.limiter(); l != nil {
+		t = l.tokens(p.engine.now)
+		t.at = p.engine.now
+	}
+	return t
+}
+
+// limiter is the port's own, nil if it has none.
+func (p *Port) limiter() *limiter {
+	for _, l := range p.limiters {
+		if !l.shared {
+			return l
+		}
+	}
+	return nil
 }
 
 // Tokens returns what the group's limit has left. As Port.Tokens.

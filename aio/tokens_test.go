@@ -19,7 +19,7 @@ func TestTokensTravel(t *testing.T) {
 		}
 		return Tokens{}
 	}
-	if got := tokens(p); got != (Tokens{50, 1 << 20}) {
+	if got := tokens(p); got != (Tokens{IOPS: 50, BPS: 1 << 20}) {
 		t.Errorf("at first %+v", got)
 	}
 	s.run(s.clock + millisecond)
@@ -30,7 +30,7 @@ func TestTokensTravel(t *testing.T) {
 	for _, c := range []struct {
 		have Tokens
 		want int // requests at once
-	}{{left, 0}, {Tokens{20, 1 << 20}, 20}, {Tokens{1000, 1 << 30}, 50}, {Tokens{50, -5000}, 0}, {Tokens{50, 1}, 1}} {
+	}{{left, 0}, {Tokens{IOPS: 20, BPS: 1 << 20}, 20}, {Tokens{IOPS: 1000, BPS: 1 << 30}, 50}, {Tokens{IOPS: 50, BPS: -5000}, 0}, {Tokens{IOPS: 50, BPS: 1}, 1}} {
 		s := simulate(t, 0, byDisk(microsecond))
 		cfg := cfg
 		cfg.Tokens = &c.have
@@ -41,7 +41,7 @@ func TestTokensTravel(t *testing.T) {
 	}
 	// The debt is paid at the limit's rate: 5000 bytes in 5 ms.
 	s = simulate(t, 0, byDisk(microsecond))
-	cfg.Tokens = &Tokens{50, -5000}
+	cfg.Tokens = &Tokens{IOPS: 50, BPS: -5000}
 	_, q = s.disk(t, cfg, 64, smallReads())
 	if s.run(s.clock + 4*millisecond); q.completed != 0 {
 		t.Errorf("%d requests before the debt is paid", q.completed)

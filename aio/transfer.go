@@ -131,14 +131,24 @@ func (e *Engine) completed(s *slot, result int32) {
 	s.tries = 0
 	switch s.step {
 	case stepMove:
+		if s.req.Op == Write && s.req.Durable && errno == unix.EIO { // perhaps another's, which was told that all is well
+			s.queue.port.lose(errno)
+		}
 		e.moved(s, n, errno)
 	case stepSync:
-		if p := s.queue.port; errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR && p.syncFailed != nil {
-			p.syncFailed(errno)
+		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+			s.queue.port.lose(errno)
 		}
 		e.finish(s, errno)
 	default:
 		e.cleared(s, n, errno)
+	}
+}
+
+// lose tells who wants to know that what was written may be lost.
+func (p *Port) lose(errno unix.Errno) {
+	if p.syncFailed != nil {
+		p.syncFailed(errno)
 	}
 }
 

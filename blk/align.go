@@ -104,13 +104,14 @@ func (i *Image) findSupport(st *unix.Stat_t) {
 	n, err := unix.IoctlGetInt(i.fd, unix.BLKSSZGET)
 	whole := err == nil && n <= i.blockSize
 	i.zeroes = i.zeroes && whole
-	i.discard = i.discard && whole && discardLimit(st.Rdev) > 0
+	// Without write-zeroes it would come to nothing: fallocate(2) makes these, which free what they can, of a discard.
+	i.discard = i.discard && whole && queueLimit(st.Rdev, "discard_max_bytes") > 0 && queueLimit(st.Rdev, "write_zeroes_max_bytes") > 0
 }
 
-// discardLimit returns the largest discard of a block device in bytes, 0 if it has none.
-func discardLimit(dev uint64) int64 {
+// queueLimit returns a limit of a block device's queue (Documentation/ABI/stable/sysfs-block), 0 if it has none.
+func queueLimit(dev uint64, name string) int64 {
 	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(dev), unix.Minor(dev))
-	for _, p := range []string{dir + "/queue/discard_max_bytes", dir + "/../queue/discard_max_bytes"} { // the second: a partition
+	for _, p := range []string{dir + "/queue/" + name, dir + "/../queue/" + name} { // the second: a partition
 		b, err := os.ReadFile(p)
 		if err != nil {
 			continue

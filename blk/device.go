@@ -49,7 +49,6 @@ type Device struct {
 	queueSize  int
 	weight     int
 	limits     aio.Limits
-	tokens     *aio.Tokens // what its limits had elsewhere, for the next port; mu guards it
 	group      *aio.Group
 	errors     ErrorPolicy
 	stop       func(aio.Failure)
@@ -169,13 +168,12 @@ func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cfg.Tokens = d.tokens
+	cfg.Tokens = d.image.tokens.Load()
 	cfg.Held = d.paused || d.drain != aio.Unlimited
 	port, err := d.engine.Attach(cfg)
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.id, err)
 	}
-	d.tokens = nil
 	if cfg.Held {
 		port.SetWindow(aio.CauseDrain, d.drain)
 		if !d.paused {
@@ -189,7 +187,10 @@ func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
 // Reset implements virtio.Device: what is in flight finishes, nothing more is popped.
 func (d *Device) Reset(done func()) {
 	end := func() {
-		d.port.Store(nil)
+		if port := d.port.Swap(nil); port != nil && d.limits != (aio.Limits{}) {
+			t := port.Left()
+			d.image.tokens.Store(&t)
+		}
 		d.clear()
 		done()
 	}

@@ -54,6 +54,8 @@ func TestLostWrites(t *testing.T) {
 		k.expect("a flush", want, typeFlush, 0, nil, 0)
 		k.expect("another", want, typeFlush, 0, nil, 0)
 		k.expect("a write", statusOK, typeOut, 0, make([]byte, 512), 0)
+		k.dev.durable.Store(true) // as with the cache in writethrough
+		k.expect("a write that is to be stable", want, typeOut, 0, make([]byte, 512), 0)
 		if err := k.dev.Sync(t.Context()); (err == nil) != direct {
 			t.Errorf("direct %v: a migration's sync: %v", direct, err)
 		}

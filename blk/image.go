@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-vmm/ebb/aio"
 )
 
 // Image is an open, locked disk image: a raw regular file or a block device. Its
@@ -37,6 +39,10 @@ type Image struct {
 	memAlign     int // bytes: what addresses and lengths of buffers have to be multiples of for the kernel; 1 without direct I/O
 
 	lost atomic.Bool // the host could not write what its page cache held (sync.go)
+
+	// tokens is what the disk's limits had left when its last driver went, or elsewhere: for the next. A guest that resets
+	// its disk, or itself, owes what it owed.
+	tokens atomic.Pointer[aio.Tokens]
 
 	discard bool // worth trying to deallocate
 	zeroes  bool // the kernel can write zeroes to any extent the guest may name

@@ -80,7 +80,7 @@ func (q *queue) Complete(r *aio.Request, n int64, err unix.Errno) {
 		status = statusUnsupp
 	case err != 0:
 		status = statusIOErr
-	case q.dev.image.lost.Load() && (r.Op == aio.Flush || r.Op.Long() && r.Durable):
+	case q.dev.image.lost.Load() && (r.Op == aio.Flush || r.Op != aio.Read && r.Durable):
 		status, err = statusIOErr, unix.EIO
 	case (r.Op == aio.Read || r.Op == aio.Write) && n != r.Length:
 		status, err = statusIOErr, unix.EIO // the image ends too early

@@ -12,7 +12,7 @@ import (
 type State struct {
 	Writeback bool // the configuration field of that name (5.2.5)
 
-	// Tokens is what the disk's own limits have left; nil: it has none, or no driver. Like a
+	// Tokens is what the disk's own limits have left, or had when its driver went; nil: there are none, or was no driver. Like a
 	// clock, it is another a moment later.
 	Tokens *aio.Tokens `json:",omitempty"`
 }
@@ -21,7 +21,7 @@ var _ virtio.Saver = (*Device)(nil)
 
 // SaveState implements virtio.Saver.
 func (d *Device) SaveState() json.RawMessage {
-	s := State{Writeback: d.writeback.Load()}
+	s := State{Writeback: d.writeback.Load(), Tokens: d.image.tokens.Load()}
 	if port := d.port.Load(); port != nil && d.limits != (aio.Limits{}) {
 		t := port.Tokens()
 		s.Tokens = &t
@@ -49,8 +49,6 @@ func (d *Device) LoadState(b json.RawMessage) error {
 	}
 	d.writeback.Store(s.Writeback)
 	d.setDurable()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tokens = s.Tokens
+	d.image.tokens.Store(s.Tokens)
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,13 +88,12 @@ func (d *Device) syncNow(sync func(*Image) error) error {
 		return s.failed
 	}
 	s.failed = nil
-	begin := time.Now()
 	if err := sync(d.image); err != nil {
 		s.failed, s.flushes = fmt.Errorf("disk %s: image %s can't be synced: %w", d.id, d.image.path, err), flushes
 		return s.failed
 	}
 	if port != nil {
-		port.Synced(mark, time.Since(begin))
+		port.Synced(mark)
 	}
 	return nil
 }
