@@ -64,7 +64,7 @@ type operation struct {
 	mode   uint32       // opAllocate: FALLOC_FL_*
 	dsync  bool         // opWrite: on stable storage before it completes
 	async  bool         // may block: don't try it inline first
-	sync   bool         // opRead, opWrite: trying it inline would be in vain
+	file   handOver     // opRead, opWrite: what its file needs
 }
 
 type opcode uint8

@@ -4,11 +4,13 @@ import "golang.org/x/sys/unix"
 
 // Most transfers are tried on the engine's thread, as part of the system call that submits them,
 // with the demand not to block (RWF_NOWAIT); those that would go to another thread. A file that
-// can't be asked that leaves two ways:
+// can't be asked that leaves these:
 //
 //	on tmpfs, with O_DIRECT, and without swap   up to 64 KiB on the engine's thread: it is a copy
 //	                                            within memory, and shorter than waking another thread
-//	anything else                               on another thread, without a try
+//	on NFS, with O_DIRECT                       with Linux AIO on the engine's thread, which only sends it;
+//	                                            with io_uring on another
+//	anything else (FUSE, overlayfs, ...)        on another thread, without a try: it may do I/O before it returns
 //
 // On tmpfs a write takes the file's lock, which another thread may hold for as long as a large
 // write or a discard takes. So writes go to other threads while one of the port is there.
@@ -24,8 +26,9 @@ type handOver uint8
 
 const (
 	handBlocking handOver = iota // nothing but what would block
+	handLarge                    // of a file in memory
+	handRemote                   // nothing that Linux AIO takes
 	handAll
-	handLarge // of a file in memory
 )
 
 // handOverOf finds out about a file, and marks it if it is in memory.
@@ -33,30 +36,34 @@ func handOverOf(fd int) handOver {
 	if knowsNowait(fd) {
 		return handBlocking
 	}
-	var host unix.Sysinfo_t
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_DIRECT == 0 || !onTmpfs(fd) ||
-		unix.Sysinfo(&host) != nil || host.Totalswap > 0 {
-		return handAll
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
-		return handAll
-	}
-	return handLarge
-}
-
-func onTmpfs(fd int) bool {
 	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_DIRECT == 0 || unix.Fstatfs(fd, &fs) != nil {
+		return handAll
+	}
+	switch fs.Type {
+	case unix.NFS_SUPER_MAGIC:
+		return handRemote
+	case unix.TMPFS_MAGIC:
+		var host unix.Sysinfo_t
+		if unix.Sysinfo(&host) != nil || host.Totalswap > 0 {
+			return handAll
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
+			return handAll
+		}
+		return handLarge
+	}
+	return handAll
 }
 
 // hand decides where a transfer takes place, and counts what holds the file's lock elsewhere.
 func (p *Port) hand(s *slot, op *operation) {
 	transfer := op.code == opRead || op.code == opWrite
-	switch p.handOver {
-	case handAll:
-		op.sync = transfer
-	case handLarge:
+	if transfer {
+		op.file = p.handOver
+	}
+	if p.handOver == handLarge {
 		op.async = op.async || transfer && op.length > maxInline || op.code == opWrite && p.elsewhere > 0
 	}
 	if op.code != opRead && (op.async || !transfer) {

@@ -39,7 +39,10 @@ func TestHandOverOf(t *testing.T) {
 // Where a transfer takes place, on files that can't be asked not to block.
 func TestHandOver(t *testing.T) {
 	small, large := make([]byte, maxInline), make([]byte, maxInline+1)
-	type where struct{ sync, async bool }
+	type where struct {
+		file  handOver
+		async bool
+	}
 	for _, c := range []struct {
 		name     string
 		handOver handOver
@@ -51,16 +54,16 @@ func TestHandOver(t *testing.T) {
 			[]where{{}, {}, {}}},
 		{"all", handAll,
 			[]testRequest{rw(Read, 0, 0, small), rw(Write, 1, 0, small), {Request: Request{Op: Flush}}},
-			[]where{{sync: true}, {sync: true}, {}}},
+			[]where{{file: handAll}, {file: handAll}, {}}},
 		{"large", handLarge,
 			[]testRequest{rw(Read, 0, 0, small), rw(Read, 1, 0, large), rw(Write, 2, 0, small)},
-			[]where{{}, {async: true}, {}}},
+			[]where{{file: handLarge}, {handLarge, true}, {file: handLarge}}},
 		{"writes beside a large write", handLarge,
 			[]testRequest{rw(Write, 0, 0, large), rw(Write, 1, 0, small), rw(Read, 2, 0, small)},
-			[]where{{async: true}, {async: true}, {}}},
+			[]where{{handLarge, true}, {handLarge, true}, {file: handLarge}}},
 		{"writes beside a discard", handLarge,
 			[]testRequest{ranged(Discard, 0, 0, 4096), rw(Write, 1, 0, small), rw(Read, 2, 0, small)},
-			[]where{{}, {async: true}, {}}},
+			[]where{{}, {handLarge, true}, {file: handLarge}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t, 1<<20)
@@ -72,7 +75,7 @@ func TestHandOver(t *testing.T) {
 			f.signal(p.queues[0])
 			f.rest(e)
 			for i, op := range f.log {
-				if got := (where{op.sync, op.async}); got != c.want[i] {
+				if got := (where{op.file, op.async}); got != c.want[i] {
 					t.Errorf("request %d: %+v, not %+v", i, got, c.want[i])
 				}
 			}
@@ -95,10 +98,10 @@ func TestHandOver(t *testing.T) {
 func TestSyncFilesAreNotTried(t *testing.T) {
 	lockThread(t)
 	r := newTestRing(t, 64)
-	for _, sync := range []bool{false, true} {
-		r.submit(&operation{code: opRead, fd: 0, sync: sync, iov: []unix.Iovec{iovec(make([]byte, 1))}})
-		if got := r.sqes[(r.tail-1)&uint32(len(r.sqes)-1)].flags&sqeAsync != 0; got != sync {
-			t.Errorf("sync %v: handed over %v", sync, got)
+	for file, want := range map[handOver]bool{handBlocking: false, handLarge: false, handRemote: true, handAll: true} {
+		r.submit(&operation{code: opRead, fd: 0, file: file, iov: []unix.Iovec{iovec(make([]byte, 1))}})
+		if got := r.sqes[(r.tail-1)&uint32(len(r.sqes)-1)].flags&sqeAsync != 0; got != want {
+			t.Errorf("file %v: handed over %v", file, got)
 		}
 		r.tail--
 	}

@@ -16,10 +16,9 @@ import (
 //	write                       with RWF_NOWAIT              worker
 //	fdatasync, fallocate        worker                       worker
 //	would block (EAGAIN)        worker                       worker
-//	file knows no RWF_NOWAIT    as it is                     worker
-//
-// A file without RWF_NOWAIT but with O_DIRECT is one on tmpfs, which has everything in
-// memory, or on a network file system, which sends and goes on.
+//	no RWF_NOWAIT, on tmpfs     up to 64 KiB                 worker
+//	no RWF_NOWAIT, on NFS       up to 64 KiB                 worker
+//	no RWF_NOWAIT, elsewhere    worker                       worker
 //
 // Completions come through memory shared with the kernel, without a system call; an eventfd,
 // watched by epoll beside the guests' kicks, ends the sleep. Those of files on tmpfs, which are
@@ -55,9 +54,7 @@ type nativeFile uint8
 
 const (
 	fileUnknown  nativeFile = iota
-	fileDirect              // O_DIRECT, with RWF_NOWAIT
-	fileRemote              // O_DIRECT, without
-	fileInMemory            // so too, on tmpfs: complete when io_submit returns
+	fileDirect              // O_DIRECT: everything
 	fileBuffered            // reads with RWF_NOWAIT
 	fileBlocking            // nothing
 )
@@ -177,17 +174,14 @@ func (n *native) retire() {
 func (n *native) room() int { return batch - n.queued - len(n.workers.batch) }
 
 func (n *native) submit(op *operation) {
-	if op.async || op.code != opRead && op.code != opWrite {
+	if op.async || op.file == handAll || op.code != opRead && op.code != opWrite {
 		n.workers.add(op)
 		return
 	}
-	file := n.fileOf(op.fd)
 	var inline bool
-	switch file {
+	switch n.fileOf(op.fd) {
 	case fileDirect:
-		inline = true
-	case fileRemote, fileInMemory:
-		inline = fits(op.iov, maxInline)
+		inline = op.file == handBlocking || fits(op.iov, maxInline)
 	case fileBuffered:
 		inline = op.code == opRead && fits(op.iov, maxInline)
 	}
@@ -198,10 +192,10 @@ func (n *native) submit(op *operation) {
 	b := &n.iocbs[n.queued]
 	*b = iocb{data: op.id, opcode: aioOpcode(op), fd: uint32(op.fd), offset: op.offset}
 	b.setBuffers(op.iov)
-	if file == fileDirect || file == fileBuffered {
+	if op.file == handBlocking {
 		b.rwFlags = unix.RWF_NOWAIT
 	}
-	if file != fileInMemory || n.context.ring == nil {
+	if op.file != handLarge { // else it is complete when io_submit returns
 		b.flags, b.resFD = iocbResFD, uint32(n.wake)
 	}
 	if op.dsync {
@@ -257,8 +251,8 @@ func (n *native) flush() {
 	for i := 0; i < n.queued; {
 		taken, errno := n.context.submit(n.pointers[i:n.queued])
 		i += taken
-		if errno != 0 && !n.again(&n.iocbs[i], &n.ops[i], errno) {
-			n.workers.add(&n.ops[i])
+		if errno != 0 {
+			n.refused(&n.ops[i], errno)
 			i++
 		}
 	}
@@ -267,24 +261,13 @@ func (n *native) flush() {
 	n.workers.flush()
 }
 
-// again notes what is to be learnt about a file from an operation that io_submit refused,
-// and reports whether it is worth another try. A worker's system call has the last word.
-func (n *native) again(b *iocb, op *operation, errno unix.Errno) bool {
-	if errno != unix.EOPNOTSUPP && errno != unix.EINVAL {
-		return false // EAGAIN: the context is full
+// refused has a worker carry out what io_submit didn't take, and whose system call has the last word. EAGAIN: the context is
+// full. Else it is the file that can't do that.
+func (n *native) refused(op *operation, errno unix.Errno) {
+	if errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
+		n.learn(op.fd, fileBlocking)
 	}
-	file := n.fileOf(op.fd)
-	if errno == unix.EOPNOTSUPP && b.rwFlags&unix.RWF_NOWAIT != 0 && (file == fileDirect || file == fileRemote || file == fileInMemory) {
-		file = fileRemote
-		if onTmpfs(op.fd) {
-			file = fileInMemory
-		}
-		n.learn(op.fd, file)
-		b.rwFlags &^= unix.RWF_NOWAIT
-		return fits(op.iov, maxInline)
-	}
-	n.learn(op.fd, fileBlocking)
-	return false
+	n.workers.add(op)
 }
 
 func (n *native) learn(fd int, file nativeFile) {

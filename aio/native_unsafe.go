@@ -13,8 +13,8 @@ type aioContext struct {
 	events   int // operations it takes
 	inFlight int // operations it has
 
-	ring *aioRing  // nil: of another layout than we know, io_getevents(2) it is
-	done []ioEvent // the ring's, or memory for io_getevents
+	ring *aioRing
+	done []ioEvent // the ring's
 }
 
 func newContext(events int) (*aioContext, unix.Errno) {
@@ -23,12 +23,12 @@ func newContext(events int) (*aioContext, unix.Errno) {
 		return nil, errno
 	}
 	c := &aioContext{id: uintptr(unsafe.Pointer(ring)), events: events}
-	if ring.magic == aioRingMagic && ring.incompatFeatures == 0 && ring.headerLength == uint32(unsafe.Sizeof(aioRing{})) {
-		c.ring = ring
-		c.done = unsafe.Slice((*ioEvent)(unsafe.Add(unsafe.Pointer(ring), ring.headerLength)), ring.nr)
-	} else {
-		c.done = make([]ioEvent, batch)
+	if ring.magic != aioRingMagic || ring.incompatFeatures != 0 || ring.headerLength != uint32(unsafe.Sizeof(aioRing{})) {
+		c.destroy() // a layout that no kernel has had in twenty years
+		return nil, unix.ENOSYS
 	}
+	c.ring = ring
+	c.done = unsafe.Slice((*ioEvent)(unsafe.Add(unsafe.Pointer(ring), ring.headerLength)), ring.nr)
 	return c, 0
 }
 
@@ -53,44 +53,23 @@ func (c *aioContext) submit(iocbs []*iocb) (int, unix.Errno) {
 // pending reports whether reap would find something, as far as that can be told without a
 // system call. If not, the eventfd will be signalled.
 func (c *aioContext) pending() bool {
-	return c.ring != nil && c.ring.head != atomic.LoadUint32(&c.ring.tail)
+	return c.ring.head != atomic.LoadUint32(&c.ring.tail)
 }
 
 // reap takes the results of operations, at most as many as fit, without waiting.
 func (c *aioContext) reap(events []event) int {
 	n := 0
-	if c.ring == nil {
-		n = c.get(events)
-	} else {
-		// The kernel fills in events before it moves tail, and reuses them after head has moved.
-		head, tail := c.ring.head, atomic.LoadUint32(&c.ring.tail)
-		for ; head != tail && n < len(events); n++ {
-			events[n] = c.done[head].event()
-			if head++; head == uint32(len(c.done)) {
-				head = 0
-			}
+	// The kernel fills in events before it moves tail, and reuses them after head has moved.
+	head, tail := c.ring.head, atomic.LoadUint32(&c.ring.tail)
+	for ; head != tail && n < len(events); n++ {
+		events[n] = c.done[head].event()
+		if head++; head == uint32(len(c.done)) {
+			head = 0
 		}
-		atomic.StoreUint32(&c.ring.head, head)
 	}
+	atomic.StoreUint32(&c.ring.head, head)
 	c.inFlight -= n
 	return n
-}
-
-// get is reap by io_getevents(2).
-func (c *aioContext) get(events []event) int {
-	if c.inFlight == 0 || len(events) == 0 {
-		return 0
-	}
-	var now unix.Timespec
-	r, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, c.id, 0, uintptr(min(len(events), len(c.done))),
-		uintptr(unsafe.Pointer(&c.done[0])), uintptr(unsafe.Pointer(&now)), 0)
-	if errno != 0 {
-		return 0
-	}
-	for i := range r {
-		events[i] = c.done[i].event()
-	}
-	return int(r)
 }
 
 // setBuffers points the control block at the memory of a transfer, as an sqe's.

@@ -191,7 +191,7 @@ func (r *ring) submit(op *operation) {
 	s := r.next()
 	s.fd = int32(op.fd)
 	s.userData = userOperation | op.id
-	if op.async || op.sync || op.code > opWrite {
+	if op.async || op.file >= handRemote || op.code > opWrite {
 		s.flags = sqeAsync // fsync and fallocate the kernel hands over by itself
 		s.userData = userHanded | op.id
 		r.handed++
