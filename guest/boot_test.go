@@ -1,9 +1,10 @@
-package guest
+package guest_test
 
 import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,29 +14,34 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/guest/pattern"
 	"github.com/ebb-vmm/ebb/guest/report"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
-// image builds a guest, or skips the test where that can't be done.
-func image(t *testing.T, s Spec) Image {
+// image builds a guest, or skips the test where a tool for that is missing.
+func image(t *testing.T, s guest.Spec) guest.Image {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("may fetch a kernel and boots it in an emulator")
 	}
-	img, err := Build(t.Context(), s)
+	img, err := guest.Build(t.Context(), s)
+	if errors.Is(err, guest.ErrNoTool) {
+		lab.SkipTest(t, err)
+	}
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return img
 }
 
 // boot runs a guest in QEMU's emulator with these disks, and returns its report and its console.
-func boot(t *testing.T, img Image, kernel, appended, input string, disks ...string) (report.Report, string) {
+func boot(t *testing.T, img guest.Image, kernel, appended, input string, disks ...string) (report.Report, string) {
 	t.Helper()
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		t.Skip("qemu-system-x86_64 is not installed")
+		lab.SkipTest(t, "qemu-system-x86_64 is not installed")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a guest that hangs
 	defer cancel()
@@ -99,7 +105,7 @@ func diskFiles(t *testing.T, size int64, names ...string) []string {
 
 func TestKernelsAreComplete(t *testing.T) {
 	for _, series := range []string{"6.1", "6.12"} {
-		img := image(t, Spec{Series: series})
+		img := image(t, guest.Spec{Series: series})
 		f, err := elf.Open(img.Kernel.Vmlinux)
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +122,7 @@ func TestKernelsAreComplete(t *testing.T) {
 }
 
 func TestWorkloadsOnTwoDisks(t *testing.T) {
-	img := image(t, Spec{Programs: []string{"mke2fs"}})
+	img := image(t, guest.Spec{Programs: []string{"mke2fs"}})
 	const size = 64 << 20
 	disks := diskFiles(t, size, "first", "second")
 	run := "ebb.run=reboot:once=vdb,ext4,discard:offset=32m,pattern:size=16m,verify:size=16m,ioerror:disks=vdb:op=read@0+4k:op=flush,idle:count=2:every=1ms"
@@ -154,7 +160,7 @@ func TestWorkloadsOnTwoDisks(t *testing.T) {
 }
 
 func TestFailureIsReported(t *testing.T) {
-	img := image(t, Spec{Series: "6.12"})
+	img := image(t, guest.Spec{Series: "6.12"})
 	r, console := boot(t, img, img.Kernel.BzImage, "ebb.run=report,verify,idle", "", diskFiles(t, 1<<20, "empty")...)
 	if err := r.Err(); err == nil || !strings.Contains(err.Error(), `verify failed in the guest: vda: disk "empty" sector 0: is all zeroes`) {
 		t.Errorf("%v\n%s", err, console)
@@ -165,7 +171,7 @@ func TestFailureIsReported(t *testing.T) {
 }
 
 func TestShellEndsWithItsInput(t *testing.T) {
-	img := image(t, Spec{})
+	img := image(t, guest.Spec{})
 	// A serial line has no end of input: Ctrl-D says it.
 	r, console := boot(t, img, img.Kernel.Vmlinux, "", "echo 6 x 7 = $((6*7)); tty\n\x04", diskFiles(t, 1<<20, "disk")...)
 	if !strings.Contains(console, "6 x 7 = 42") || !strings.Contains(console, "/dev/ttyS0") || len(r.Disks) != 1 {

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,9 +9,6 @@ import (
 	"slices"
 	"strings"
 )
-
-// ErrNoCompiler says that this machine can't build the disk benchmark's guest.
-var ErrNoCompiler = errors.New("gcc is not installed on this machine (Debian: apt-get install gcc)")
 
 // diskBenchFlags make a program for no operating system. It has no vector registers to save and no stack below the
 // stack pointer, and the compiler must not turn its memset into a call of memset.
@@ -24,7 +20,7 @@ var diskBenchFlags = []string{
 }
 
 // BuildDiskBench compiles the bare-metal disk benchmark, guest/diskbench, and returns the path of its kernel,
-// dir/bin/guest-diskbench. Both ebb and QEMU boot it with --kernel. Without gcc the error is ErrNoCompiler.
+// dir/bin/guest-diskbench. Both ebb and QEMU boot it with --kernel. Without gcc the error is an ErrNoTool.
 func BuildDiskBench(ctx context.Context, dir string) (string, error) {
 	root, err := ProjectRoot()
 	if err != nil {
@@ -32,7 +28,7 @@ func BuildDiskBench(ctx context.Context, dir string) (string, error) {
 	}
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
-		return "", ErrNoCompiler
+		return "", fmt.Errorf("gcc %w (Debian: apt-get install gcc)", ErrNoTool)
 	}
 	bin := filepath.Join(dir, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {

@@ -1,4 +1,4 @@
-package guest
+package guest_test
 
 import (
 	"errors"
@@ -6,18 +6,20 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/guest/report"
+	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
 // The disk benchmark on a machine that is not ebb's, and without KVM's clock.
 func TestDiskBenchInQEMU(t *testing.T) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		t.Skip("qemu-system-x86_64 is not installed")
+		lab.SkipTest(t, "qemu-system-x86_64 is not installed")
 	}
-	kernel, err := BuildDiskBench(t.Context(), t.TempDir())
-	if errors.Is(err, ErrNoCompiler) {
-		t.Skip(err)
+	kernel, err := guest.BuildDiskBench(t.Context(), t.TempDir())
+	if errors.Is(err, guest.ErrNoTool) {
+		lab.SkipTest(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -85,7 +85,7 @@ func openKernel(home, series string) (Kernel, error) {
 func fetchKernel(ctx context.Context, dir, series string) error {
 	for _, tool := range []string{"apt-cache", "apt-get", "dpkg", "busybox"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is missing: kernels come from Debian's archive (install apt, dpkg and busybox-static)", tool)
+			return fmt.Errorf("%s %w: kernels come from Debian's archive (install apt, dpkg and busybox-static)", tool, ErrNoTool)
 		}
 	}
 	pkg, err := kernelPackage(ctx, series)

@@ -10,6 +10,9 @@ import (
 	"strings"
 )
 
+// ErrNoTool says that building takes a program this machine hasn't got.
+var ErrNoTool = errors.New("is not installed on this machine")
+
 // File is one file of an initramfs.
 type File struct {
 	Path string // in the guest, absolute
@@ -58,7 +61,7 @@ func findProgram(name string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed on this machine (Debian: apt-get install %s)", name, debianPackage(name))
+	return "", fmt.Errorf("%s %w (Debian: apt-get install %s)", name, ErrNoTool, debianPackage(name))
 }
 
 func debianPackage(program string) string {
@@ -80,7 +83,7 @@ func BuildProgram(ctx context.Context, dir, pkg string) (string, error) {
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		return "", errors.New("the go command is missing: programs for guests are compiled when they are needed")
+		return "", fmt.Errorf("go %w: programs for guests are compiled when they are needed", ErrNoTool)
 	}
 	out := filepath.Join(dir, "bin", strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-"))
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
