@@ -56,7 +56,7 @@ run: build images $(DISKS)
 
 # One package at a time: those that boot guests want both cores.
 test: KERNELS = 6.1,6.12
-test: images check
+test: images check test-giouring
 	EBB_MUST_RUN=1 $(GO) test -p 1 -count=1 -timeout 25m $(TESTS)
 
 # The engine over a ring of the library giouring: an engine more in every test that runs over
