@@ -40,7 +40,7 @@ func main() {
 	flag.Parse()
 	harness.Main("drain", func(ctx context.Context) (err error) {
 		if !*real {
-			return run(max(*seeds, 1), *doc)
+			return run(ctx, max(*seeds, 1), *doc)
 		}
 		o.moves = max(*moves, 1)
 		if o.names, err = parseNames(*shapes); err != nil {
@@ -50,8 +50,11 @@ func main() {
 	})
 }
 
-func run(seeds int, doc string) error {
-	table := measure(seeds)
+func run(ctx context.Context, seeds int, doc string) error {
+	table, err := measure(ctx, seeds)
+	if err != nil {
+		return err
+	}
 	if err := os.WriteFile(doc, []byte(table.markdown(seeds)), 0o644); err != nil {
 		return err
 	}
@@ -66,7 +69,7 @@ func run(seeds int, doc string) error {
 type cell struct{ shape, law int }
 
 // measure runs everything, on all CPUs.
-func measure(seeds int) table {
+func measure(ctx context.Context, seeds int) (table, error) {
 	cells := make(chan cell)
 	t := table{}
 	var mu sync.Mutex
@@ -74,7 +77,7 @@ func measure(seeds int) table {
 	for range runtime.NumCPU() {
 		workers.Go(func() {
 			for c := range cells {
-				s := sumOf(c, seeds)
+				s := sumOf(ctx, c, seeds)
 				mu.Lock()
 				t[c] = s
 				mu.Unlock()
@@ -88,5 +91,5 @@ func measure(seeds int) table {
 	}
 	close(cells)
 	workers.Wait()
-	return t
+	return t, context.Cause(ctx)
 }

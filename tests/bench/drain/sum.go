@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"math"
 	"slices"
 	"time"
@@ -21,10 +22,13 @@ type sum struct {
 	verdict  string          // the last one
 }
 
-func sumOf(c cell, seeds int) sum {
+func sumOf(ctx context.Context, c cell, seeds int) sum {
 	var s sum
 	law := sim.Laws[c.law]
 	for seed := range uint64(seeds) {
+		if ctx.Err() != nil {
+			break // nobody looks at it
+		}
 		r := sim.Run(&sim.Shapes[c.shape], law.Policy, law.Law, seed, nil)
 		if r.Drained {
 			s.drained++
