@@ -201,6 +201,19 @@ func TestBrokenQEMUIsExplained(t *testing.T) {
 	}
 }
 
+func TestQEMUThatIsNone(t *testing.T) {
+	need(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, qemuProgram), []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	code, _, _, err := shell(t, Options{}, "true", "")
+	if code != -1 || !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+}
+
 // TestKilledLauncherLeavesNothing kills a launcher that has no chance to clean up.
 func TestKilledLauncherLeavesNothing(t *testing.T) {
 	need(t)

@@ -37,7 +37,10 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		cmd.Wait() // how it ended does not matter: what it should have done before does
 		close(p.done)
 	}()
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // complaint is what the process said, if it has ended and said anything of interest, else "".
