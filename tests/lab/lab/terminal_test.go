@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,18 +50,30 @@ func TestPersonHasATerminal(t *testing.T) {
 	}
 	ended := make(chan end, 1)
 	go func() {
-		o := Options{Env: append(Environment(), helperVariable+"=interrupt")}
+		o := Options{Deadline: 5 * time.Minute, Env: append(Environment(), helperVariable+"=interrupt")}
 		code, err := Run(t.Context(), o, []string{os.Args[0]}, program, program, program)
 		ended <- end{code, err}
 	}()
-	var said bytes.Buffer
-	buf := make([]byte, 1000)
-	for !strings.Contains(said.String(), "\r\n") {
-		n, err := person.Read(buf)
-		if err != nil {
-			t.Fatal(err)
+	heard := make(chan string)
+	go func() { // to the end of a line
+		defer close(heard)
+		buf := make([]byte, 1000)
+		for n := 0; !bytes.Contains(buf[:n], []byte("\n")); {
+			var err error
+			if n, err = person.Read(buf); err != nil {
+				t.Error(err)
+				return
+			}
+			heard <- string(buf[:n])
 		}
-		said.Write(buf[:n])
+	}()
+	said := ""
+	for more, ok := "", true; ok; said += more {
+		select {
+		case more, ok = <-heard:
+		case e := <-ended:
+			t.Fatalf("the command ended before a line was complete: exit code %d, %v, said %q", e.code, e.err, said)
+		}
 	}
 	if _, err := person.Write([]byte{3}); err != nil {
 		t.Fatal(err)
@@ -70,8 +82,8 @@ func TestPersonHasATerminal(t *testing.T) {
 	if e.err != nil || e.code != 3 {
 		t.Errorf("exit code %d, %v", e.code, e.err)
 	}
-	if said.String() != "terminal 31 97 <nil>\r\n" {
-		t.Errorf("the command said %q", said.String())
+	if said != "terminal 31 97 <nil>\r\n" {
+		t.Errorf("the command said %q", said)
 	}
 	after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
 	if err != nil {
