@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,17 +38,29 @@ func image(t *testing.T, s guest.Spec) guest.Image {
 	return img
 }
 
-// boot runs a guest in QEMU's emulator with these disks, and returns its report and its console.
-func boot(t *testing.T, img guest.Image, kernel, appended, input string, disks ...string) (report.Report, string) {
+// emulator is QEMU's, with the guest's console on its standard streams. It is killed after a minute, as a guest may hang,
+// and when this process dies.
+func emulator(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		lab.SkipTest(t, "qemu-system-x86_64 is not installed")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a guest that hangs
-	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu, "-accel", "tcg", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none",
-		"-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", img.Initrd,
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, qemu, "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio")
+	cmd.Args = append(cmd.Args, args...)
+	// The kernel sends this signal when the thread ends that started QEMU: the test's, until the test is over.
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// boot runs a guest in QEMU's emulator with these disks, and returns its report and its console.
+func boot(t *testing.T, img guest.Image, kernel, appended, input string, disks ...string) (report.Report, string) {
+	t.Helper()
+	cmd := emulator(t, "-smp", "2", "-m", "512", "-kernel", kernel, "-initrd", img.Initrd,
 		"-append", "console=ttyS0 quiet panic=-1 "+appended)
 	for i, d := range disks {
 		cmd.Args = append(cmd.Args, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=d%d,cache=unsafe,discard=unmap,detect-zeroes=unmap", d, i),

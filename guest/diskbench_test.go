@@ -3,7 +3,6 @@ package guest_test
 import (
 	"errors"
 	"fmt"
-	"os/exec"
 	"testing"
 
 	"github.com/ebb-vmm/ebb/guest"
@@ -13,10 +12,6 @@ import (
 
 // The disk benchmark on a machine that is not ebb's, and without KVM's clock.
 func TestDiskBenchInQEMU(t *testing.T) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		lab.SkipTest(t, "qemu-system-x86_64 is not installed")
-	}
 	kernel, err := guest.BuildDiskBench(t.Context(), t.TempDir())
 	if errors.Is(err, guest.ErrNoTool) {
 		lab.SkipTest(t, err)
@@ -27,8 +22,8 @@ func TestDiskBenchInQEMU(t *testing.T) {
 	for _, machine := range []string{"pc", "q35"} {
 		// Room for a second processor: QEMU 7.2 leaves a guest's memory barriers out where there can be only one, as if no
 		// other thread of its own looked at the rings, and a kick gets lost.
-		cmd := exec.CommandContext(t.Context(), qemu, "-M", machine, "-accel", "tcg", "-smp", "1,maxcpus=2", "-m", "64", "-nodefaults", "-display", "none",
-			"-no-reboot", "-serial", "stdio", "-kernel", kernel, "-append", "verify mode=mix depth=8 seconds=1")
+		cmd := emulator(t, "-M", machine, "-smp", "1,maxcpus=2", "-m", "64",
+			"-kernel", kernel, "-append", "verify mode=mix depth=8 seconds=1")
 		for i := range 2 { // one slot, two functions
 			cmd.Args = append(cmd.Args, "-blockdev", fmt.Sprintf("driver=null-co,read-zeroes=on,size=1048576,node-name=n%d", i),
 				"-device", fmt.Sprintf("virtio-blk-pci,drive=n%d,addr=4.%d,multifunction=on", i, i))
