@@ -43,9 +43,12 @@ func ownShare(ebb string, img guest.Image, images []string, dir string, rounds i
 		if err := cmd.Start(); err != nil {
 			return err
 		}
+		kill := time.AfterFunc(bootDeadline, func() { cmd.Process.Kill() })
 		_, readErr := console.Read(make([]byte, 1))
 		ran := time.Since(started)
-		if err := errors.Join(readErr, cmd.Wait()); err != nil {
+		err = errors.Join(readErr, cmd.Wait())
+		kill.Stop()
+		if err != nil {
 			return fmt.Errorf("%s: %w\n%s", ebb, err, &complaints)
 		}
 		if i > 0 {

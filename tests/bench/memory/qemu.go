@@ -46,7 +46,7 @@ func (b *bench) qemu(ctx context.Context, dirty, streams int) (s sample, err err
 		}
 		defer monitors[i].Close()
 	}
-	if err := monitors[1].Listen(listen, streams); err != nil {
+	if err := monitors[1].Listen(ctx, listen, streams); err != nil {
 		return s, err
 	}
 	if _, err := from.Ready(ctx); err != nil {

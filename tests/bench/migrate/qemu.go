@@ -100,7 +100,7 @@ func (q qemu) receive(ctx context.Context, at moving.Place) (*moving.VM, error) 
 	if err != nil {
 		return v, err
 	}
-	return v, q.monitors[v].Listen(listen, q.streams())
+	return v, q.monitors[v].Listen(ctx, listen, q.streams())
 }
 
 func (q qemu) migrate(ctx context.Context, from, to *moving.VM) (own, error) {

@@ -29,7 +29,7 @@ func (e EBB) Run(ctx context.Context, at Place, options []string) (*VM, error) {
 	})
 }
 
-// Receive returns when ebb receive listens, with options.
+// Receive returns when ebb receive listens, with options. It has a minute for that.
 func (e EBB) Receive(ctx context.Context, at Place, options []string) (*VM, error) {
 	port, err := FreePort()
 	if err != nil {
@@ -43,14 +43,16 @@ func (e EBB) Receive(ctx context.Context, at Place, options []string) (*VM, erro
 		return nil, err
 	}
 	v.Listen = listen
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	for !strings.Contains(v.Log.String(), "waiting for a VM") {
 		select {
 		case <-v.ended:
 			return v, errors.New(v.Log.String())
 		default:
 		}
-		if err := Sleep(ctx, 20*time.Millisecond); err != nil {
-			return v, err
+		if err := Sleep(starting, 20*time.Millisecond); err != nil {
+			return v, fmt.Errorf("waiting for ebb receive: %w: %s", err, v.Log.String())
 		}
 	}
 	return v, nil

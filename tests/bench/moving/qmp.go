@@ -20,11 +20,7 @@ func DialQMP(ctx context.Context, path string) (*QMP, error) {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			q := &QMP{conn, json.NewDecoder(conn)}
-			var greeting json.RawMessage
-			if err = q.in.Decode(&greeting); err == nil {
-				err = q.do("qmp_capabilities", nil, nil)
-			}
-			if err != nil {
+			if err := q.greet(ctx); err != nil {
 				conn.Close()
 				return nil, err
 			}
@@ -38,6 +34,15 @@ func DialQMP(ctx context.Context, path string) (*QMP, error) {
 	}
 }
 
+func (q *QMP) greet(ctx context.Context) error {
+	defer context.AfterFunc(ctx, q.Close)()
+	var greeting json.RawMessage
+	if err := q.in.Decode(&greeting); err != nil {
+		return failed(ctx, "greeting", err)
+	}
+	return q.do(ctx, "qmp_capabilities", nil, nil)
+}
+
 // Close ends the connection, not QEMU.
 func (q *QMP) Close() { q.conn.Close() }
 
@@ -48,15 +53,15 @@ type QEMUMigration struct {
 }
 
 // Listen has a QEMU that was started with -incoming defer wait for a guest, whose memory comes over so many connections.
-func (q *QMP) Listen(listen string, streams int) error {
-	if err := q.streams(streams); err != nil {
+func (q *QMP) Listen(ctx context.Context, listen string, streams int) error {
+	if err := q.streams(ctx, streams); err != nil {
 		return err
 	}
-	return q.do("migrate-incoming", map[string]any{"uri": listen}, nil)
+	return q.do(ctx, "migrate-incoming", map[string]any{"uri": listen}, nil)
 }
 
 // streams sets over how many connections memory goes: one is QEMU's own way, else multifd's.
-func (q *QMP) streams(n int) error {
+func (q *QMP) streams(ctx context.Context, n int) error {
 	if n == 1 {
 		return nil
 	}
@@ -64,21 +69,21 @@ func (q *QMP) streams(n int) error {
 		Capability string `json:"capability"`
 		State      bool   `json:"state"`
 	}
-	if err := q.do("migrate-set-capabilities", map[string]any{"capabilities": []capability{{"multifd", true}}}, nil); err != nil {
+	if err := q.do(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []capability{{"multifd", true}}}, nil); err != nil {
 		return err
 	}
-	return q.do("migrate-set-parameters", map[string]any{"multifd-channels": n}, nil)
+	return q.do(ctx, "migrate-set-parameters", map[string]any{"multifd-channels": n}, nil)
 }
 
 // Migrate returns when the guest runs where QEMU listens. The limit of the downtime counts memory only.
 func (q *QMP) Migrate(ctx context.Context, listen string, streams int, downtime time.Duration) (m QEMUMigration, err error) {
-	if err := q.streams(streams); err != nil {
+	if err := q.streams(ctx, streams); err != nil {
 		return m, err
 	}
-	if err := q.do("migrate-set-parameters", map[string]any{"downtime-limit": downtime.Milliseconds(), "max-bandwidth": 10 << 30}, nil); err != nil {
+	if err := q.do(ctx, "migrate-set-parameters", map[string]any{"downtime-limit": downtime.Milliseconds(), "max-bandwidth": 10 << 30}, nil); err != nil {
 		return m, err
 	}
-	if err := q.do("migrate", map[string]any{"uri": listen}, nil); err != nil {
+	if err := q.do(ctx, "migrate", map[string]any{"uri": listen}, nil); err != nil {
 		return m, err
 	}
 	for {
@@ -89,7 +94,7 @@ func (q *QMP) Migrate(ctx context.Context, listen string, streams int, downtime 
 			RAM       struct{ Transferred uint64 }
 			ErrorDesc string `json:"error-desc"`
 		}
-		if err := q.do("query-migrate", nil, &said); err != nil {
+		if err := q.do(ctx, "query-migrate", nil, &said); err != nil {
 			return m, err
 		}
 		switch {
@@ -105,14 +110,15 @@ func (q *QMP) Migrate(ctx context.Context, listen string, streams int, downtime 
 	}
 }
 
-// do carries a command out; result may be nil.
-func (q *QMP) do(command string, arguments map[string]any, result any) error {
+// do carries a command out; result may be nil. The connection is gone when ctx ends meanwhile.
+func (q *QMP) do(ctx context.Context, command string, arguments map[string]any, result any) error {
 	request := map[string]any{"execute": command}
 	if arguments != nil {
 		request["arguments"] = arguments
 	}
+	defer context.AfterFunc(ctx, q.Close)()
 	if err := json.NewEncoder(q.conn).Encode(request); err != nil {
-		return err
+		return failed(ctx, command, err)
 	}
 	for {
 		var answer struct {
@@ -121,7 +127,7 @@ func (q *QMP) do(command string, arguments map[string]any, result any) error {
 			Event  string
 		}
 		if err := q.in.Decode(&answer); err != nil {
-			return fmt.Errorf("QMP %s: %w", command, err)
+			return failed(ctx, command, err)
 		}
 		switch {
 		case answer.Error != nil:
@@ -133,4 +139,12 @@ func (q *QMP) do(command string, arguments map[string]any, result any) error {
 			return nil
 		}
 	}
+}
+
+// failed says why there was no answer: that ctx has ended, rather than that the connection was closed for that.
+func failed(ctx context.Context, command string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("QMP %s: %w", command, err)
 }
