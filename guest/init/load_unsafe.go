@@ -69,7 +69,7 @@ func (l *loaded) write(disks []*disk, depth int) error {
 	for n := len(next); ; {
 		for begun := 0; begun < n; {
 			done, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, ctx, uintptr(n-begun), uintptr(unsafe.Pointer(&next[begun])))
-			if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+			if errno != 0 {
 				return os.NewSyscallError("io_submit", errno)
 			}
 			begun += int(done)
