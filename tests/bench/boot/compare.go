@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/guest/report"
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
 )
 
 // vmm is one of the two under test.
@@ -90,14 +90,14 @@ func boots(vmms []*vmm, rounds int) error {
 	for _, v := range vmms {
 		fmt.Printf("exec to user space, %-5s %s\n", v.name+":", summary(v.boots))
 	}
-	fmt.Printf("exec to user space, %s / %s: %.3f (ratio of medians)\n", vmms[0].name, vmms[1].name, float64(median(vmms[0].boots))/float64(median(vmms[1].boots)))
+	fmt.Printf("exec to user space, %s / %s: %.3f (ratio of medians)\n", vmms[0].name, vmms[1].name, times(vmms[0].boots).Median/times(vmms[1].boots).Median)
 	// On a busy machine neighbours have more in common than the two medians.
 	var ratios []float64
 	for i := range rounds {
 		ratios = append(ratios, float64(vmms[0].boots[i])/float64(vmms[1].boots[i]))
 	}
-	slices.Sort(ratios)
-	fmt.Printf("the same, boot by boot: %.3f (median of %d ratios, %.3f to %.3f)\n", ratios[rounds/2], rounds, ratios[0], ratios[rounds-1])
+	s := stat.Of(ratios)
+	fmt.Printf("the same, boot by boot: %.3f (median of %d ratios, %.3f to %.3f)\n", s.Median, s.N, s.Low, s.High)
 	return nil
 }
 

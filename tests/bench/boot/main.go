@@ -11,15 +11,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/ebb-vmm/ebb/guest"
 	"github.com/ebb-vmm/ebb/tests/bench/harness"
+	"github.com/ebb-vmm/ebb/tests/bench/stat"
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
@@ -33,7 +34,12 @@ func main() {
 	ebb := flag.String("ebb", "build/ebb", "the ebb to measure")
 	against := flag.String("against", "", "another build of ebb to compare with, in QEMU's place")
 	flag.Parse()
-	harness.Main("boot", func(ctx context.Context) error { return run(ctx, *ebb, *against, *rounds) })
+	harness.Main("boot", func(ctx context.Context) error {
+		if *rounds < 1 {
+			return errors.New("-rounds has to be at least 1")
+		}
+		return run(ctx, *ebb, *against, *rounds)
+	})
 }
 
 func run(ctx context.Context, ebb, against string, rounds int) error {
@@ -86,13 +92,21 @@ func makeDisks(dir string) (paths []string, err error) {
 
 // summary is a median with its spread.
 func summary(d []time.Duration) string {
-	s := slices.Sorted(slices.Values(d))
-	return fmt.Sprintf("median %v, %v to %v over %d runs", round(s[len(s)/2]), round(s[0]), round(s[len(s)-1]), len(s))
+	s := times(d)
+	return fmt.Sprintf("median %v, %v to %v over %d runs", round(s.Median), round(s.Low), round(s.High), s.N)
 }
 
-func median(d []time.Duration) time.Duration { return slices.Sorted(slices.Values(d))[len(d)/2] }
+// times sums durations up, in nanoseconds.
+func times(d []time.Duration) stat.Stat {
+	var v []float64
+	for _, t := range d {
+		v = append(v, float64(t))
+	}
+	return stat.Of(v)
+}
 
-func round(d time.Duration) time.Duration {
+func round(ns float64) time.Duration {
+	d := time.Duration(ns)
 	if d < time.Second {
 		return d.Round(100 * time.Microsecond)
 	}
