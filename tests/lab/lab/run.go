@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func start(ctx context.Context, o Options) (_ *machine, err error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := guest.FetchKernel(ctx, dir, cmpOr(o.Kernel, guest.DefaultSeries))
+	kernel, err := guest.FetchKernel(ctx, dir, cmp.Or(o.Kernel, guest.DefaultSeries))
 	if err != nil {
 		return nil, err
 	}
@@ -181,25 +182,15 @@ func (m *machine) stop() {
 	m.closers = nil
 }
 
-func cmpOr(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}
-
-// absolute makes shares absolute and real, as the lab sees no symbolic links in mount points.
-func absolute(dirs []string) ([]string, error) {
+// resolved are shares, which are absolute, without symbolic links: the lab sees none in mount points.
+func resolved(dirs []string) ([]string, error) {
 	var out []string
 	for _, d := range dirs {
-		abs, err := filepath.Abs(d)
+		real, err := filepath.EvalSymlinks(d)
 		if err != nil {
-			return nil, err
-		}
-		if abs, err = filepath.EvalSymlinks(abs); err != nil {
 			return nil, fmt.Errorf("share %s: %w", d, err)
 		}
-		out = append(out, abs)
+		out = append(out, real)
 	}
 	return out, nil
 }

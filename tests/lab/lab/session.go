@@ -91,7 +91,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 
 // command is what the agent is to run.
 func (s *session) command() (wire.Command, error) {
-	shares, err := absolute(s.o.Shares)
+	shares, err := resolved(s.o.Shares)
 	if err != nil {
 		return wire.Command{}, err
 	}
