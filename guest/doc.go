@@ -41,7 +41,9 @@
 //	disks=N        use only the first N
 //	verify         sectors say which disk, sector, write and run they are from; reads check it, at the end all of them
 //	seed=N         of the random numbers, and the run that verify means
-//	forever        no end, and a line every second (report.DiskBenchSecond)
+//	forever        no end, and a line every period (report.DiskBenchSecond)
+//	period=1000    of those lines, in ms
+//	late=0         ms, from the start on, in which the first disk has nothing to do
 //
 // In the end it prints a line (report.DiskBench) and powers off. When something is wrong it says so in a line that
 // begins with "diskbench: FAILED: " and reports a panic, so that ebb's exit code is 4.
