@@ -22,14 +22,14 @@ import (
 	"github.com/ebb-vmm/ebb/tests/lab/lab"
 )
 
-// image builds a guest, or skips the test where a tool for that is missing.
+// image builds a guest, or skips the test where this machine lacks what that takes.
 func image(t *testing.T, s guest.Spec) guest.Image {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("may fetch a kernel and boots it in an emulator")
 	}
 	img, err := guest.Build(t.Context(), s)
-	if errors.Is(err, guest.ErrNoTool) {
+	if _, lacks := errors.AsType[guest.LackError](err); lacks {
 		lab.SkipTest(t, err)
 	}
 	if err != nil {

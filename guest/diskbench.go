@@ -20,7 +20,7 @@ var diskBenchFlags = []string{
 }
 
 // BuildDiskBench compiles the bare-metal disk benchmark, guest/diskbench, and returns the path of its kernel,
-// dir/bin/guest-diskbench. Both ebb and QEMU boot it with --kernel. Without gcc the error is an ErrNoTool.
+// dir/bin/guest-diskbench. Both ebb and QEMU boot it with --kernel. Without gcc the error is a LackError.
 func BuildDiskBench(ctx context.Context, dir string) (string, error) {
 	root, err := ProjectRoot()
 	if err != nil {
@@ -28,7 +28,7 @@ func BuildDiskBench(ctx context.Context, dir string) (string, error) {
 	}
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
-		return "", fmt.Errorf("gcc %w (Debian: apt-get install gcc)", ErrNoTool)
+		return "", LackError{"gcc is not installed on this machine (Debian: apt-get install gcc)"}
 	}
 	bin := filepath.Join(dir, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {

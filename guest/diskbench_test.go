@@ -13,7 +13,7 @@ import (
 // The disk benchmark on a machine that is not ebb's, and without KVM's clock.
 func TestDiskBenchInQEMU(t *testing.T) {
 	kernel, err := guest.BuildDiskBench(t.Context(), t.TempDir())
-	if errors.Is(err, guest.ErrNoTool) {
+	if _, lacks := errors.AsType[guest.LackError](err); lacks {
 		lab.SkipTest(t, err)
 	}
 	if err != nil {

@@ -85,7 +85,7 @@ func openKernel(home, series string) (Kernel, error) {
 func fetchKernel(ctx context.Context, dir, series string) error {
 	for _, tool := range []string{"apt-cache", "apt-get", "dpkg", "busybox"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s %w: kernels come from Debian's archive (install apt, dpkg and busybox-static)", tool, ErrNoTool)
+			return LackError{tool + " is missing: kernels come from Debian's archive (install apt, dpkg and busybox-static)"}
 		}
 	}
 	pkg, err := kernelPackage(ctx, series)
@@ -93,7 +93,7 @@ func fetchKernel(ctx context.Context, dir, series string) error {
 		return err
 	}
 	if _, err := runIn(ctx, dir, "apt-get", "download", "-q", pkg); err != nil {
-		return fmt.Errorf("%w (run apt-get update first?)", err)
+		return LackError{err.Error() + " (run apt-get update first?)"}
 	}
 	debs, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if len(debs) != 1 {
@@ -147,7 +147,7 @@ func kernelPackage(ctx context.Context, series string) (string, error) {
 			}
 		}
 	}
-	return "", errors.New("apt knows no Debian cloud kernel of this series: run apt-get update, or choose another series")
+	return "", LackError{"apt knows no Debian cloud kernel of this series: run apt-get update, or choose another series"}
 }
 
 // uncompressModules turns every .ko.xz below dir into a .ko, as modules of a tiny guest are loaded before anything

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,8 +9,10 @@ import (
 	"strings"
 )
 
-// ErrNoTool says that building takes a program this machine hasn't got.
-var ErrNoTool = errors.New("is not installed on this machine")
+// LackError says what building takes and this machine hasn't got: a program, or Debian's packages.
+type LackError struct{ What string }
+
+func (e LackError) Error() string { return e.What }
 
 // File is one file of an initramfs.
 type File struct {
@@ -61,7 +62,7 @@ func findProgram(name string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%s %w (Debian: apt-get install %s)", name, ErrNoTool, debianPackage(name))
+	return "", LackError{fmt.Sprintf("%s is not installed on this machine (Debian: apt-get install %s)", name, debianPackage(name))}
 }
 
 func debianPackage(program string) string {
@@ -83,7 +84,7 @@ func BuildProgram(ctx context.Context, dir, pkg string) (string, error) {
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		return "", fmt.Errorf("go %w: programs for guests are compiled when they are needed", ErrNoTool)
+		return "", LackError{"the go command is missing: programs for guests are compiled when they are needed"}
 	}
 	out := filepath.Join(dir, "bin", strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-"))
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
