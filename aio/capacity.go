@@ -19,13 +19,20 @@ const (
 //	all        slots               ⌈n / 64⌉ · 64     n = capacity + requests written off, see fit
 //	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
 //	                               resize them ≥ limit + 1024, made once
-//	           kernel workers      min(max(n, 64), workers), only while they block
+//	           kernel workers      min(max(n, 64), workers) of either kind, only while they block
 //	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context,
 //	                               made by another thread, beside the old one until that is empty
 //	native,    workers             min(max(n, 64), workers), only while they block
 //	threads
 //
-//	workers = min(1024, room - 64)     room: threads the host still lets us start (pids.go)
+//	workers = min(1024, room - 64), with uring half of that room
+//	                                   room: threads the host still lets us start (pids.go)
+//
+// With uring nobody shares the kernel's workers out among files. So a port all of whose transfers need one has
+//
+//	window ≤ max(1, min(max(n, 64), workers) / ports of that kind)
+//
+// in flight at most, and others' go on when it hangs.
 func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
@@ -54,6 +61,7 @@ func (e *Engine) resize() {
 	e.fit()
 	e.slots.spare = nil // more than was needed
 	e.divide()
+	e.shareWorkers()
 	e.stats.capacity.Store(int64(e.capacity))
 	e.stats.demand.Store(int64(demand))
 }
@@ -66,8 +74,32 @@ func (e *Engine) fit() {
 	}
 	e.backed = n
 	e.slots.resize(n)
-	if err := e.backend.resize(n, min(max(n, minWorkers), e.workers)); err != nil {
+	if err := e.backend.resize(n, e.workersFor(n)); err != nil {
 		e.warnUnbacked(err)
+	}
+}
+
+func (e *Engine) workersFor(n int) int { return min(max(n, minWorkers), e.workers) }
+
+// shareWorkers bounds the ports whose transfers all need one of the kernel's workers.
+func (e *Engine) shareWorkers() {
+	if e.kind != EngineUring {
+		return
+	}
+	var handed []*Port
+	for p := range e.ports {
+		if p.handOver >= handRemote {
+			handed = append(handed, p)
+		}
+	}
+	for _, p := range handed {
+		share := max(1, e.workersFor(e.capacity)/len(handed))
+		if share >= p.demand {
+			share = Unlimited
+		}
+		if p.bounds[CauseWorkers] != share {
+			p.setBound(CauseWorkers, share)
+		}
 	}
 }
 

@@ -37,8 +37,11 @@ type Engine struct {
 	kind    EngineKind // the backend's; doesn't change once New has returned
 	thread  int        // nor does its id
 	limit   int        // most credits
-	workers int        // most threads for what blocks
+	workers int        // most threads for what blocks; with io_uring, of either kind
 	closing bool
+
+	threadRoom  int    // threads that may still be started, as of New
+	threadBound string // because of this
 
 	ports map[*Port]struct{}
 	slots slotTable
@@ -132,13 +135,10 @@ func prepareEngine(cfg Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	room, bound := threadRoom()
-	var err error
-	if e.workers, err = workersIn(room, bound); err != nil {
+	e.threadRoom, e.threadBound = threadRoom()
+	err := enoughThreads(e.threadRoom, e.threadBound)
+	if err != nil {
 		return nil, err
-	}
-	if e.workers < maxWorkers {
-		e.log.Warn("disk requests that block will have fewer threads than they could use", "threads", e.workers, "of", maxWorkers, "bound", bound)
 	}
 	if e.zeroes, err = newZeroes(); err != nil {
 		return nil, fmt.Errorf("aio: map zeroes: %w", err)
@@ -165,7 +165,10 @@ func (e *Engine) open(open opener) error {
 	if limit < e.limit {
 		e.log.Warn("not enough kernel memory for the engine's full capacity", "wanted", e.limit, "have", limit)
 	}
-	e.backend, e.limit = b, limit
+	e.backend, e.limit, e.workers = b, limit, e.kind.workersIn(e.threadRoom)
+	if e.workers < maxWorkers {
+		e.log.Warn("disk requests that block will have fewer threads than they could use", "threads", e.workers, "of", maxWorkers, "bound", e.threadBound)
+	}
 	e.backend.watch(mailWatch, e.mail.wake)
 	e.backend.watch(timerWatch, e.timer.fd)
 	e.resize()

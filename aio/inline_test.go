@@ -106,3 +106,41 @@ func TestSyncFilesAreNotTried(t *testing.T) {
 		r.tail--
 	}
 }
+
+// Disks whose transfers all need one of the kernel's threads get a part of them each, so that one that hangs leaves the others some.
+func TestWorkersAreShared(t *testing.T) {
+	e := newFake(t, 1<<20).engine(0)
+	e.workers = maxWorkers
+	var ports []*Port
+	for _, name := range []string{"a", "b", "c"} {
+		ports = append(ports, attach(t, e, PortConfig{Name: name, Queues: []Queue{newTestQueue(t)}, Demand: 1000}))
+	}
+	for _, c := range []struct {
+		kind     EngineKind
+		handOver [3]handOver
+		want     [3]int
+	}{
+		{EngineUring, [3]handOver{handAll, handBlocking, handLarge}, [3]int{Unlimited, Unlimited, Unlimited}}, // enough for one
+		{EngineUring, [3]handOver{handAll, handBlocking, handRemote}, [3]int{512, Unlimited, 512}},
+		{EngineUring, [3]handOver{handAll, handAll, handAll}, [3]int{341, 341, 341}},
+	} {
+		e.kind = c.kind
+		for i, p := range ports {
+			p.handOver = c.handOver[i]
+		}
+		e.resize()
+		for i, p := range ports {
+			if s := p.Stats(); s.Windows[CauseWorkers] != c.want[i] || p.window != c.want[i] {
+				t.Errorf("%v, files %v: disk %d may have %d in flight, want %d", c.kind, c.handOver, i, s.Windows[CauseWorkers], c.want[i])
+			}
+		}
+	}
+	f := newFake(t, 1<<20)
+	e = f.engine(0)
+	e.kind, e.workers = EngineNative, maxWorkers // whose workers are shared out among files
+	p := attach(t, e, PortConfig{Name: "a", Queues: []Queue{newTestQueue(t)}, Demand: 5000})
+	p.handOver = handAll
+	if e.resize(); p.window != Unlimited {
+		t.Errorf("native: %d", p.window)
+	}
+}

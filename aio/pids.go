@@ -23,13 +23,21 @@ const (
 	spareThreads = 64
 )
 
-// workersIn returns the most workers an engine may have in a process that may still start as
-// many threads, because of bound.
-func workersIn(room int, bound string) (int, error) {
+// enoughThreads is an error for a process that may start too few, because of bound.
+func enoughThreads(room int, bound string) error {
 	if least := minWorkers + spareThreads; room < least {
-		return 0, fmt.Errorf("only %d more threads are allowed by %s, and a VM needs up to %d when its disks are slow: raise it", room, bound, least)
+		return fmt.Errorf("only %d more threads are allowed by %s, and a VM needs up to %d when its disks are slow: raise it", room, bound, least)
 	}
-	return min(maxWorkers, room-spareThreads), nil
+	return nil
+}
+
+// workersIn returns the most workers an engine of this kind may have in a process that may still start as many threads.
+func (k EngineKind) workersIn(room int) int {
+	kinds := 1
+	if k == EngineUring {
+		kinds = 2 // of the kernel's threads: so many of each
+	}
+	return min(maxWorkers, (room-spareThreads)/kinds)
 }
 
 // threadRoom returns how many threads this process may still start, as far as is known, and

@@ -39,11 +39,14 @@ func TestCgroupRoom(t *testing.T) {
 
 func TestWorkersIn(t *testing.T) {
 	for _, c := range [][2]int{{math.MaxInt, maxWorkers}, {maxWorkers + spareThreads, maxWorkers}, {500, 500 - spareThreads}, {minWorkers + spareThreads, minWorkers}} {
-		if got, err := workersIn(c[0], ""); got != c[1] || err != nil {
+		if got, err := EngineThreads.workersIn(c[0]), enoughThreads(c[0], ""); got != c[1] || err != nil {
 			t.Errorf("room for %d: %d workers, %v", c[0], got, err)
 		}
+		if got := EngineUring.workersIn(c[0]); got != min(maxWorkers, (c[0]-spareThreads)/2) {
+			t.Errorf("room for %d: %d workers of either kind", c[0], got)
+		}
 	}
-	_, err := workersIn(minWorkers+spareThreads-1, "/x/pids.max (200)")
+	err := enoughThreads(minWorkers+spareThreads-1, "/x/pids.max (200)")
 	if err == nil || !strings.Contains(err.Error(), "/x/pids.max (200)") {
 		t.Errorf("no room: %v", err)
 	}

@@ -276,7 +276,8 @@ func (r *ring) controlling() {
 // resize fits the completion queue, with the next wait, and sets the number of the kernel's
 // threads. Its own bound is a few per CPU for all files together: one slow disk whose requests
 // block would use them up, and the flush of a fast disk would wait behind them. Threads
-// are made only while others are blocked.
+// are made only while others are blocked. There are two kinds of them: those for what blocks on files, and those for all else,
+// which the kernel takes for transfers that are handed over without a try, as it doesn't look at their files before.
 func (r *ring) resize(capacity, workers int) error {
 	if r.resizable {
 		r.wanted = uint32(1) << bits.Len32(uint32(capacity+cqSlack-1))
@@ -285,7 +286,7 @@ func (r *ring) resize(capacity, workers int) error {
 		return nil
 	}
 	r.workers = workers
-	if errno := setMaxWorkers(r.fd, &[2]uint32{uint32(workers)}); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
+	if errno := setMaxWorkers(r.fd, &[2]uint32{uint32(workers), uint32(workers)}); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
 		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
 	}
 	return nil

@@ -10,16 +10,17 @@ import (
 type Cause uint8
 
 const (
-	CausePause Cause = iota // the machine or the disk is paused
-	CauseDrain              // a migration lets the disk's requests ebb away
-	CauseLimit              // the port's own limit is reached (limit.go)
-	CauseGroup              // its group's limit is reached
+	CausePause   Cause = iota // the machine or the disk is paused
+	CauseDrain                // a migration lets the disk's requests ebb away
+	CauseLimit                // the port's own limit is reached (limit.go)
+	CauseGroup                // its group's limit is reached
+	CauseWorkers              // its share of the kernel's threads (capacity.go)
 	causes
 )
 
 // String returns the cause's name as statistics spell it.
 func (c Cause) String() string {
-	return [...]string{"pause", "drain", "limit", "group"}[c]
+	return [...]string{"pause", "drain", "limit", "group", "workers"}[c]
 }
 
 // Unlimited is the bound of a cause that asks for none.
@@ -32,7 +33,7 @@ const Unlimited = math.MaxInt32
 //
 // Any goroutine may call it, a queue on the engine's thread too. It doesn't wait: calls
 // take effect in the order in which they, and calls of Idle, were made. n must not be
-// negative, and the cause not one of the limits, which the engine sets itself.
+// negative, and the cause not one that the engine sets itself.
 func (p *Port) SetWindow(c Cause, n int) {
 	if n < 0 || c >= CauseLimit {
 		panic(fmt.Sprintf("aio: SetWindow(%d, %d)", c, n))

@@ -48,7 +48,7 @@ func TestStatsOfDisk(t *testing.T) {
 	got := diskStats("vda", aio.PortStats{
 		Read: aio.ClassStats{Requests: 1, Bytes: 2, Errors: 3, Latency: aio.Latency{P50: 1, P99: 2, P999: 3, Max: 4}}, Write: aio.ClassStats{Requests: 4, Bytes: 5, Errors: 6},
 		Long: aio.ClassStats{Requests: 7, Bytes: 8, Errors: 9}, InFlight: 10, Window: 11,
-		Windows: [...]int{aio.Unlimited, 11, aio.Unlimited, 0}, Demand: 256, WrittenOff: 2, Kept: 3, Reserve: 4, Share: 6,
+		Windows: [...]int{aio.Unlimited, 11, aio.Unlimited, 0, aio.Unlimited}, Demand: 256, WrittenOff: 2, Kept: 3, Reserve: 4, Share: 6,
 		Grace: aio.Grace{P95: time.Millisecond},
 	})
 	eleven := 11
