@@ -42,7 +42,12 @@ func (o *Outgoing) BootFiles() []BootFile {
 	f, err := os.Open(m.cfg.Initrd)
 	var info os.FileInfo
 	if err == nil {
-		info, err = f.Stat()
+		if info, err = f.Stat(); err == nil && (info.Size() == 0 || info.Size() > maxBootFile) {
+			err = fmt.Errorf("%s has %d bytes by now", m.cfg.Initrd, info.Size())
+		}
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	if err != nil {
 		m.cfg.Log.Warn("the guest moves without its initrd, and won't boot again there", "err", err)

@@ -153,7 +153,7 @@ func (in *Incoming) Reserve() error { return in.onImages((*blk.Image).TakeReserv
 // TakeOver makes the images this side's, and ready for I/O.
 func (in *Incoming) TakeOver() error { return in.onImages((*blk.Image).TakeOver) }
 
-// GiveBack undoes TakeOver. Before Load.
+// GiveBack undoes TakeOver, if that was done. Before Load, or instead of running.
 func (in *Incoming) GiveBack() error { return in.onImages((*blk.Image).ReleaseOwner) }
 
 // onImages does something with all images.
@@ -188,6 +188,7 @@ func (in *Incoming) Load(state []byte, ahead time.Duration) error {
 		return err
 	}
 	s.KVM.Clocks.Realtime += int64(ahead)
+	s.Devices.CMOS.Offset -= int64(ahead)
 	loaded, err := in.hw.loadKVM(s.KVM, func() error {
 		return errors.Join(in.loadGroups(s.Devices.Groups), in.hw.loadDevices(s.Devices, in.disks))
 	})

@@ -241,10 +241,13 @@ func (o *Outgoing) Resume() {
 	o.hw.gate.release(byMigration)
 }
 
-// throttlePeriod is how long a throttled vCPU runs in one go.
-const throttlePeriod = 10 * time.Millisecond
+// A throttled vCPU runs for throttlePeriod in one go, or, so that it doesn't stand for longer than longestNap, for less.
+const (
+	throttlePeriod = 10 * time.Millisecond
+	longestNap     = 20 * time.Millisecond
+)
 
-// Throttle has the vCPUs stand still for so many percent of the time; 0 ends that.
+// Throttle has the vCPUs stand still for so many percent of the time, 99 at most; 0 ends that.
 func (o *Outgoing) Throttle(percent int) {
 	if o.unthrottle != nil {
 		o.unthrottle()
@@ -253,11 +256,13 @@ func (o *Outgoing) Throttle(percent int) {
 	if percent == 0 {
 		return
 	}
+	run, nap := throttlePeriod, throttlePeriod*time.Duration(percent)/time.Duration(100-percent)
+	if nap > longestNap {
+		run, nap = longestNap*time.Duration(100-percent)/time.Duration(percent), longestNap
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var throttling sync.WaitGroup
-	throttling.Go(func() {
-		o.hw.gate.throttle(ctx, throttlePeriod, throttlePeriod*time.Duration(percent)/time.Duration(100-percent))
-	})
+	throttling.Go(func() { o.hw.gate.throttle(ctx, run, nap) })
 	o.unthrottle = func() {
 		cancel()
 		throttling.Wait()

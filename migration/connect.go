@@ -251,17 +251,17 @@ func (d *sourceDriver) listen() {
 			}
 			return
 		}
-		switch h.Type {
-		case wire.Ready:
+		switch {
+		case h.Type == wire.Ready:
 			d.post(Event{Kind: DestinationReady})
-		case wire.Given:
+		case h.Type == wire.Given:
 			select {
 			case d.given <- struct{}{}:
 			default:
 			}
-		case wire.Loaded:
+		case h.Type == wire.Loaded:
 			d.post(Event{Kind: Loaded})
-		case wire.Running:
+		case h.Type == wire.Running && d.committed.Load():
 			var r runs
 			_ = wire.Decode(body, &r) // only for the report
 			d.report.resume = r.Resume

@@ -19,13 +19,14 @@ const (
 	// stateTime is taken for what the devices' state costs, until it was saved.
 	stateTime = 3 * time.Millisecond
 
-	// commitLimit is how long the destination may take to say that the guest runs, or, where nothing else bounds that, that it has
+	// commitLimit is how long the destination may take to say that the guest runs, or, where nothing else bounds that, that it has taken the images or
 	// loaded the state.
 	commitLimit = 30 * time.Second
 
 	// Retries after a missed bound wait, each twice as long as the one before.
 	firstBackOff = 100 * time.Millisecond
 	lastBackOff  = 5 * time.Second
+	slowBackOff  = 10 // times as long as I/O was held, if that was more than twice --stall
 
 	// idlePass is the time between two passes when the next one would have little to do.
 	idlePass = 20 * time.Millisecond
@@ -75,9 +76,10 @@ type Source struct {
 	// Stop.
 	stopped   bool
 	stoppedAt time.Duration
-	closing   bool // CloseDisks was asked for
-	sending   bool // SendLast was, and has not ended; the guest may run again
-	loading   bool // SendState was
+	closing   bool          // CloseDisks was asked for
+	handingAt time.Duration // Handover was, after that
+	sending   bool          // SendLast was, and has not ended; the guest may run again
+	loading   bool          // SendState was
 	loadingAt time.Duration
 
 	committedAt time.Duration
@@ -126,7 +128,10 @@ func (s *Source) Step(e Event) []Action {
 	}
 	switch s.phase {
 	case Setup:
-		if e.Kind == Accepted {
+		switch {
+		case e.Kind == Tick && s.overdue() && !s.limits.Force:
+			return s.fail(s.timedOut())
+		case e.Kind == Accepted:
 			s.trip = e.Trip
 			if err := s.tooFar(); err != nil && !s.limits.Force {
 				return s.fail(err)
@@ -142,6 +147,7 @@ func (s *Source) Step(e Event) []Action {
 		case Reclaimed:
 			return s.reopen()
 		case OwnerLost:
+			s.err = fmt.Errorf("%w; and the guest is paused here: %w", s.err, e.Err)
 			return []Action{{Do: PauseGuest, Err: e.Err}}
 		}
 	case Precopy, Ebb, Hold:
@@ -187,11 +193,12 @@ func (s *Source) copying(e Event) []Action {
 			return nil
 		}
 		s.handing, s.ready, s.leaving = false, false, false
+		if held := s.now - (s.until - s.limits.Stall); held > 2*s.limits.Stall { // by a destination that is slow to take or give the images
+			s.retryAt = max(s.retryAt, s.now+slowBackOff*held)
+		}
 		return s.back()
-	case OwnerLost:
-		err := e.Err
-		acts := s.fail(err)
-		return append(acts, Action{Do: PauseGuest, Err: err})
+	case OwnerLost: // what was given away; perhaps it comes back yet
+		return s.fail(e.Err)
 	}
 	return nil
 }
@@ -209,7 +216,7 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.phase = Stop
 		return append(acts, Action{Do: StopGuest})
 	}
-	if fits || s.unavoidable() >= s.room() || float64(e.Left) <= throttleAbove*float64(e.Sent) {
+	if fits || s.unavoidable() >= s.room() || s.verdict != "" || float64(e.Left) <= throttleAbove*float64(e.Sent) {
 		s.failing = 0 // or slowing the guest down would not help
 	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
 		s.failing = 0
@@ -268,11 +275,15 @@ func (s *Source) tick(e Event) []Action {
 		return s.fail(e.Drain.Kept)
 	}
 	s.verdict = e.Drain.Verdict
-	if s.limits.Timeout > 0 && s.now-s.began >= s.limits.Timeout && !s.forced {
+	if s.overdue() && !s.forced {
 		if !s.limits.Force {
 			return s.fail(s.timedOut())
 		}
 		s.forced = true
+	}
+	if s.verdict != "" && s.throttle > 0 { // it is not memory that the migration waits for
+		s.throttle, s.failing = 0, 0
+		return []Action{{Do: Throttle}}
 	}
 	switch s.phase {
 	case Precopy:
@@ -303,11 +314,16 @@ func (s *Source) tick(e Event) []Action {
 	return nil
 }
 
+// overdue reports that --timeout is over.
+func (s *Source) overdue() bool { return s.limits.Timeout > 0 && s.now-s.began >= s.limits.Timeout }
+
 // missed gives a hold up whose bound has come.
 func (s *Source) missed() []Action {
 	switch {
 	case s.ready && !s.fits():
 		s.retry("memory dirtied too fast")
+	case s.ready:
+		s.retry("a pass over memory that was not over")
 	case s.handing:
 		s.retry("the hand-over of the images")
 	default:
@@ -367,7 +383,7 @@ func (s *Source) standing(e Event) []Action {
 		if !s.closing || s.handing {
 			return nil
 		}
-		s.handing = true
+		s.handing, s.handingAt = true, s.now
 		return []Action{{Do: HandOver}}
 	case DestinationReady:
 		if !s.handing || s.sending {
@@ -394,11 +410,12 @@ func (s *Source) standing(e Event) []Action {
 		}
 		s.phase, s.committedAt = Commit, s.now
 		return []Action{{Do: SendCommit}}
-	case OwnerLost:
-		acts := s.fail(e.Err)
-		return append(acts, Action{Do: PauseGuest, Err: e.Err})
 	case Tick:
 		switch {
+		case s.overdue() && !s.limits.Force && !s.loading:
+			return s.fail(s.timedOut())
+		case s.handing && !s.ready && s.now-s.handingAt >= commitLimit:
+			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
 		case s.loading && s.late(s.trip):
 			return s.fail(s.tooLate())
 		case s.loading && s.now-s.loadingAt >= commitLimit:
@@ -460,6 +477,14 @@ func (s *Source) fail(err error) []Action {
 
 func (s *Source) timedOut() error {
 	why := s.verdict
+	switch {
+	case s.phase == Setup:
+		why = "the destination has not answered"
+	case s.phase == Stop && s.closing && !s.handing && why == "":
+		why = "requests were still in flight, and the vCPUs stood"
+	case s.phase == Stop && why == "":
+		why = "the last of memory was not over"
+	}
 	if why == "" && s.phase == Precopy || why == "" && !s.fits() {
 		why = fmt.Sprintf("the guest dirties its memory faster than it is sent (%d MiB left, %.0f MiB a second)", s.left>>20, s.rate/(1<<20))
 	}

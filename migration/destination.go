@@ -146,6 +146,7 @@ func greet(c net.Conn) (a arrival, err error) {
 	case wire.Hello:
 		a.hello = &hello{}
 		err = wire.Decode(body, a.hello)
+		a.hello.Name = wire.Printable(a.hello.Name)
 	case wire.Join:
 		a.join = &join{}
 		err = wire.Decode(body, a.join)
@@ -204,6 +205,9 @@ func (r *receiver) receive(ctx context.Context, a arrival) (_ Incoming, err erro
 		return in.machine, err
 	case ctx.Err() != nil:
 		err = ctx.Err()
+	}
+	if err := in.machine.GiveBack(); err != nil { // at once: the source's guest waits for its images, and taking a machine apart takes a while
+		r.o.Log.Warn("giving the images back", "err", err)
 	}
 	part(in.conn, err)
 	if p := (wire.PeerError{}); errors.As(err, &p) {

@@ -69,7 +69,8 @@ func verdict(err error) string {
 	var all []string
 	for _, err := range joined.Unwrap() {
 		if s, ok := err.(*drain.Shortfall); ok {
-			stall := time.Duration(float64(s.Budget) / drainShare).Round(10 * time.Millisecond)
+			const step = 10 * time.Millisecond
+			stall := (time.Duration(float64(s.Budget)/drainShare) + step - 1).Truncate(step)
 			all = append(all, s.Sentence("--stall "+stall.String()))
 		}
 	}

@@ -84,7 +84,7 @@ type Incoming interface {
 
 	Reserve() error  // take the images' reservations
 	TakeOver() error // own the images: open them, with nothing stale in any cache
-	GiveBack() error
+	GiveBack() error // undo that, if it was done: also instead of Run
 
 	Prepare(ahead json.RawMessage) error // what takes time and needs no stop
 	// Load does everything that can fail. This host's CLOCK_REALTIME is ahead of the source's by as much.

@@ -93,6 +93,10 @@ func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
 	d.handedOver = false
 	d.mu.Unlock()
 	if handed {
+		select {
+		case <-d.given: // nobody asked for that
+		default:
+		}
 		if err := d.control.Send(wire.GiveBack, nil); err != nil {
 			return Event{}, d.unsent(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -37,7 +38,8 @@ type Options struct {
 var ErrUnconfirmed = errors.New("the destination did not confirm that it runs the guest")
 
 // Send migrates a guest. When it returns nil the guest runs at the destination, and Guest.Leave was
-// called. With any other error than ErrUnconfirmed it goes on here, as if nothing had happened.
+// called. With any other error than ErrUnconfirmed it goes on here, as if nothing had happened; or, where the error says so, it is
+// paused here, as the images could not be had back.
 // Cancelling ctx cancels the migration, up to its commit point.
 func Send(ctx context.Context, o Options, g Guest) (*Report, error) {
 	if o.Streams == 0 {
@@ -74,6 +76,7 @@ type sourceDriver struct {
 	filesSent  chan struct{} // closed when the files are
 	clockAhead time.Duration // of the destination's clock, as in Report
 	given      chan struct{} // GIVEN came
+	committed  atomic.Bool   // COMMIT is being sent, or was
 	heard      chan struct{} // closed when the destination says nothing more, after said is set
 	said       error
 	hurry      chan struct{} // holds an element when the next pass need not wait
@@ -203,6 +206,16 @@ func (d *sourceDriver) task(done EventKind, f func(ctx context.Context) (Event, 
 	})
 }
 
+// background is a task whose end is no event; an error is a failure.
+func (d *sourceDriver) background(f func() error) {
+	ctx := d.ctx
+	d.tasks.Go(func() {
+		if err := f(); err != nil && ctx.Err() == nil {
+			d.post(Event{Kind: Failed, Err: err})
+		}
+	})
+}
+
 func (d *sourceDriver) do(a Action) {
 	switch a.Do {
 	case Connect:
@@ -235,7 +248,7 @@ func (d *sourceDriver) do(a Action) {
 		d.closeDisks()
 	case HandOver:
 		ctx := d.holdContext()
-		d.task(Tick, func(context.Context) (Event, error) { return Event{Kind: Tick}, d.handOver(ctx) })
+		d.background(func() error { return d.handOver(ctx) })
 	case TakeBack:
 		d.holding()
 		d.task(Returned, d.takeBack)
@@ -253,8 +266,9 @@ func (d *sourceDriver) do(a Action) {
 	case SendLast:
 		d.task(LastSent, d.last)
 	case SendState:
-		d.task(Tick, d.sendState)
+		d.background(d.sendState)
 	case SendCommit:
+		d.committed.Store(true)
 		if err := d.control.Send(wire.Commit, nil); err != nil {
 			d.step(Event{Kind: Failed, Err: d.lost(err)})
 		}
@@ -267,6 +281,7 @@ func (d *sourceDriver) do(a Action) {
 		d.guest.Resume()
 	case Reclaim:
 		d.reclaim()
+		d.untrack() // after that, as the disks wait for it
 	case PauseGuest, Strand:
 		d.guest.Pause(a.Err.Error())
 	}
@@ -344,11 +359,11 @@ func (d *sourceDriver) stand(standing bool) {
 }
 
 // sendState sends what last has saved.
-func (d *sourceDriver) sendState(context.Context) (Event, error) {
+func (d *sourceDriver) sendState() error {
 	if err := d.control.Send(wire.State, d.state); err != nil {
-		return Event{}, d.unsent(err)
+		return d.unsent(err)
 	}
-	return Event{Kind: Tick}, nil
+	return nil
 }
 
 // abandon ends everything that belongs to the link.
@@ -365,6 +380,10 @@ func (d *sourceDriver) abandon(err error) {
 		go part(c, err)
 	}
 	d.close()
+}
+
+// untrack ends the dirty log.
+func (d *sourceDriver) untrack() {
 	if d.tracked {
 		d.tracked = false
 		if err := d.guest.Track(false); err != nil {

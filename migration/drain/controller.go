@@ -120,6 +120,9 @@ func (c *Controller) hold() {
 		case c.now+d.expect() > last: // it began to flush meanwhile
 			c.open()
 			c.state, c.ebbing = Ebbing, true
+			if c.closing { // for nothing
+				c.wait()
+			}
 			return
 		}
 		drained = drained && d.closed && d.s.Window == 0 && d.s.InFlight == 0
@@ -140,6 +143,11 @@ func (c *Controller) miss() {
 		}
 	}
 	c.open()
+	c.wait()
+}
+
+// wait has the next try come later, each time more so.
+func (c *Controller) wait() {
 	c.retry = c.now + min(firstBackoff<<min(c.missed, 16), lastBackoff)
 	c.missed++
 	c.state = BackingOff
@@ -174,8 +182,8 @@ func (c *Controller) Expect() time.Duration {
 }
 
 // Hold closes admission so that all disks have finished at about the same time T: a disk that is expected to take D
-// closes at T − D, and so stalls only for its own drain. One with nothing in flight closes at once. It returns
-// the windows from now on. It is for the state Ebbing, when Ready, and before anything else has happened since Step:
+// closes at T − D, and so stalls only for its own drain. One with nothing in flight closes at once, and so does one whose flushes
+// take too long, in the moment in which it has none. It returns the windows from now on. It is for the state Ebbing, when Ready, and before anything else has happened since Step:
 // a request more may be a flush.
 //
 // It goes back to Ebbing where a disk begins to flush before its time has come, and none after it would be soon enough.
@@ -186,7 +194,7 @@ func (c *Controller) Hold() []int {
 	t := c.now + c.Expect()
 	for i := range c.disks {
 		d := &c.disks[i]
-		if d.closes = t - d.expect(); d.expect() == 0 {
+		if d.closes = t - d.expect(); d.expect() == 0 || d.flush > d.most() {
 			d.closes = c.now
 		}
 	}

@@ -87,10 +87,10 @@ func (d *disk) taint() {
 
 // observe keeps the sample, and what tells whether the disk hangs.
 func (d *disk) observe(now time.Duration, s Sample) {
-	if s.Going.Length < d.s.Going.Length || d.s.Going.InFlight == 0 {
+	if s.Going.Length < d.s.Going.Length || d.s.Going.InFlight == 0 || s.Completed < d.goingFrom {
 		d.goingFrom = s.Completed
 	}
-	if s.Completed > d.s.Completed {
+	if s.Completed != d.s.Completed { // fewer: its driver was started anew
 		d.pause = max(now-d.progress, d.pause-d.pause/8)
 		d.progress = now
 	}
@@ -106,7 +106,11 @@ func (d *disk) expect() time.Duration {
 	if d.s.InFlight == 0 {
 		return 0
 	}
-	longest := d.s.Going.Length
+	return max(d.s.Going.Length, d.usual())
+}
+
+// usual is the longest of the latest grace periods.
+func (d *disk) usual() (longest time.Duration) {
 	for _, p := range d.seen[:min(d.n, confirmed)] {
 		longest = max(longest, p.Length)
 	}
@@ -178,8 +182,8 @@ func (d *disk) verdict() error {
 		return &s
 	case d.now-d.gap > noGap && d.flush > d.most():
 		s.Needs, s.Flush = d.flush, true
-	case d.law.Bottom() && d.n >= confirmed && d.expect() > d.most():
-		s.Needs = d.expect()
+	case d.law.Bottom() && d.n >= confirmed && d.usual() > d.most():
+		s.Needs = d.usual()
 	default:
 		return nil
 	}

@@ -11,8 +11,12 @@ type meter struct {
 	ticks       int
 }
 
-// tick takes a sample into account; the first one only begins.
+// tick takes a sample into account; the first one only begins. So does one of a disk that counts anew, since its driver was
+// started anew.
 func (m *meter) tick(now time.Duration, s Sample, window int) {
+	if s.Completed < m.to {
+		*m = meter{}
+	}
 	if m.ticks == 0 {
 		m.began, m.from = now, s.Completed
 	}

@@ -297,11 +297,11 @@ func Reason(body []byte) error {
 	if err := Decode(body, &w); err != nil || w.Reason == "" {
 		return PeerError{"it gave no reason"}
 	}
-	return PeerError{printable(w.Reason)}
+	return PeerError{Printable(w.Reason)}
 }
 
-// printable keeps what a peer says from doing anything to a terminal.
-func printable(s string) string {
+// Printable keeps what a peer says from doing anything to a terminal, and from being long.
+func Printable(s string) string {
 	out := make([]rune, 0, len(s))
 	for _, r := range s {
 		if len(out) == 1000 {
