@@ -84,6 +84,11 @@ var Shapes = []Shape{
 	{"flushes, rare", "20 ms each, every 3000th a flush of 250 ms, at once; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(endless(flushes(rng, 245*ms, 255*ms, near(rng, 20*ms, 0.05))), guest{depth: 64, next: flushEvery(3000)})
 	}},
+	{"commits beside a slow disk", "a write of 20 ms and a flush of 180 to 220 ms, again and again; 100 ms each on the other disk, 8 outstanding", true, func(rng *rand.Rand) []*disk {
+		return []*disk{
+			{device: endless(near(rng, 100*ms, 0.05)), guest: guest{depth: 8}},
+			{device: endless(flushes(rng, 180*ms, 220*ms, near(rng, 20*ms, 0.05))), guest: guest{depth: 1, next: flushEvery(2)}}}
+	}},
 	{"4 KiB and 1 MiB", "both as often, at 50 MB/s; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, bandwidth(50e6)), guest{depth: 64, next: smallAndLarge})
 	}},
