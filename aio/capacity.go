@@ -30,9 +30,9 @@ const (
 //
 // With uring nobody shares the kernel's workers out among files. So a port all of whose transfers need one has
 //
-//	window ≤ max(1, min(max(n, 64), workers) / ports of that kind)
+//	window ≤ max(1, workers / (1 + ports of that kind))
 //
-// in flight at most, and others' go on when it hangs.
+// in flight at most, and when it hangs the others go on, also those of another kind, some of whose transfers need one.
 func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
@@ -74,12 +74,10 @@ func (e *Engine) fit() {
 	}
 	e.backed = n
 	e.slots.resize(n)
-	if err := e.backend.resize(n, e.workersFor(n)); err != nil {
+	if err := e.backend.resize(n, min(max(n, minWorkers), e.workers)); err != nil {
 		e.warnUnbacked(err)
 	}
 }
-
-func (e *Engine) workersFor(n int) int { return min(max(n, minWorkers), e.workers) }
 
 // shareWorkers bounds the ports whose transfers all need one of the kernel's workers.
 func (e *Engine) shareWorkers() {
@@ -93,7 +91,7 @@ func (e *Engine) shareWorkers() {
 		}
 	}
 	for _, p := range handed {
-		share := max(1, e.workersFor(e.capacity)/len(handed))
+		share := max(1, e.workers/(1+len(handed)))
 		if share >= p.demand {
 			share = Unlimited
 		}

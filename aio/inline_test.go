@@ -1,6 +1,7 @@
 package aio
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -112,21 +113,23 @@ func TestWorkersAreShared(t *testing.T) {
 	e := newFake(t, 1<<20).engine(0)
 	e.workers = maxWorkers
 	var ports []*Port
-	for _, name := range []string{"a", "b", "c"} {
-		ports = append(ports, attach(t, e, PortConfig{Name: name, Queues: []Queue{newTestQueue(t)}, Demand: 1000}))
+	for i, demand := range []int{1000, 1000, 350} {
+		ports = append(ports, attach(t, e, PortConfig{Name: fmt.Sprint(i), Queues: []Queue{newTestQueue(t)}, Demand: demand}))
 	}
 	for _, c := range []struct {
 		kind     EngineKind
 		handOver [3]handOver
 		want     [3]int
 	}{
-		{EngineUring, [3]handOver{handAll, handBlocking, handLarge}, [3]int{Unlimited, Unlimited, Unlimited}}, // enough for one
-		{EngineUring, [3]handOver{handAll, handBlocking, handRemote}, [3]int{512, Unlimited, 512}},
-		{EngineUring, [3]handOver{handAll, handAll, handAll}, [3]int{341, 341, 341}},
+		{EngineUring, [3]handOver{handAll, handBlocking, handLarge}, [3]int{512, Unlimited, Unlimited}},
+		{EngineUring, [3]handOver{handAll, handBlocking, handRemote}, [3]int{341, Unlimited, 341}},
+		{EngineUring, [3]handOver{handAll, handAll, handAll}, [3]int{256, 256, 256}},
+		{EngineUring, [3]handOver{handBlocking, handBlocking, handAll}, [3]int{Unlimited, Unlimited, Unlimited}}, // there are enough
 	} {
 		e.kind = c.kind
 		for i, p := range ports {
 			p.handOver = c.handOver[i]
+			p.setBound(CauseWorkers, Unlimited) // files don't change in earnest
 		}
 		e.resize()
 		for i, p := range ports {

@@ -131,7 +131,7 @@ func (e *Engine) completed(s *slot, result int32) {
 	s.tries = 0
 	switch s.step {
 	case stepMove:
-		if s.req.Op == Write && s.req.Durable && errno == unix.EIO { // perhaps another's, which was told that all is well
+		if s.req.Op == Write && s.req.Durable && writesLost(errno) { // perhaps another's, which was told that all is well
 			s.queue.port.lose(errno)
 		}
 		e.moved(s, n, errno)
@@ -143,6 +143,17 @@ func (e *Engine) completed(s *slot, result int32) {
 	default:
 		e.cleared(s, n, errno)
 	}
+}
+
+// writesLost reports whether a write that was to be stable may have failed because cached pages could not be written, of which
+// the kernel tells one that waits for them, and not always the one that wrote them. A device has many ways to say that.
+// Of a full disk it isn't known: mostly a write finds that before anything is cached, and it is for waiting until there is room.
+func writesLost(errno unix.Errno) bool {
+	switch errno {
+	case 0, unix.EAGAIN, unix.EINTR, unix.EINVAL, unix.EFBIG, unix.ENOMEM, unix.EBADF, unix.EOPNOTSUPP, unix.EPERM, unix.ENOSPC, unix.EDQUOT:
+		return false
+	}
+	return true
 }
 
 // lose tells who wants to know that what was written may be lost.

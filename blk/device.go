@@ -187,10 +187,11 @@ func (d *Device) Activate(features uint64, vqs []*virtio.Queue) error {
 // Reset implements virtio.Device: what is in flight finishes, nothing more is popped.
 func (d *Device) Reset(done func()) {
 	end := func() {
-		if port := d.port.Swap(nil); port != nil && d.limits != (aio.Limits{}) {
+		if port := d.port.Load(); port != nil && d.limits != (aio.Limits{}) {
 			t := port.Left()
 			d.image.tokens.Store(&t)
 		}
+		d.port.Store(nil)
 		d.clear()
 		done()
 	}
