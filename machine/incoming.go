@@ -218,15 +218,16 @@ func (in *Incoming) Go() {
 // Uncommitted keeps a loaded guest from running, because it may run at the source: which gets its
 // images back then, if it asks for them. ResumeForced undoes it.
 func (in *Incoming) Uncommitted(reason string) error {
-	in.mu.Lock()
+	err := errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
+	in.engine.Expect(0)
+	in.mu.Lock() // from now on somebody may resume it
+	defer in.mu.Unlock()
 	delete(in.held, notArrived)
 	in.held[notHere] = reason
 	in.hw.gate.hold(notHere)
 	in.hw.gate.release(notArrived)
 	in.changed.Broadcast()
-	in.mu.Unlock()
-	in.engine.Expect(0)
-	return errors.Join(in.onImages((*blk.Image).ReleaseOwner), in.onImages((*blk.Image).OfferReservation))
+	return err
 }
 
 // Over is closed when somebody stops the machine.

@@ -165,7 +165,7 @@ func (m *Machine) joinGroups() error {
 
 // Run starts the guest and returns when it has ended, once everything it wrote
 // to its console has been passed on. A guest's reset starts it again, unless
-// NoReboot is set. Call it once.
+// NoReboot is set; that waits a second at most for who reads its console. Call it once.
 func (m *Machine) Run() (End, error) {
 	defer m.Stop() // no guest comes any more: who waits for one gives up
 	for {
@@ -367,7 +367,7 @@ func (m *Machine) Stop() {
 	m.changed.Broadcast()
 }
 
-// PowerButton asks the guest to shut itself down. Not while its state is on its way to another host, or from one.
+// PowerButton asks the guest to shut itself down. Not while it stands for a migration, whose state may not have it.
 func (m *Machine) PowerButton() error {
 	m.mu.Lock() // which saving the devices takes, too
 	defer m.mu.Unlock()

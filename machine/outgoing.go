@@ -330,4 +330,5 @@ func (o *Outgoing) Strand(reason string) {
 	o.hw.gate.hold(notHere)
 	o.m.mu.Unlock()
 	o.hw.gate.wait()
+	o.Resume() // only this keeps it from running now
 }

@@ -144,6 +144,10 @@ func TestEndWaitsForMigration(t *testing.T) {
 func TestTrackingEndsWithMigration(t *testing.T) {
 	r := start(t, Config{CPUs: 2}, count)
 	o := r.tracked()
+	o.Stop()
+	if _, err := o.Save(); err != nil {
+		t.Fatal(err)
+	}
 	o.Strand("nobody knows where it runs")
 	o.End()
 	wantFirst(t, o, false)

@@ -42,6 +42,9 @@ const (
 	throttleFirst = 20
 	throttleMore  = 10
 	throttleMost  = 99
+
+	// blockedAfter is how long the disks must have lacked something, for a while, before it is they that matter.
+	blockedAfter = time.Second
 )
 
 // Source is what the source of a migration does: a state machine without clock, connection or
@@ -84,7 +87,8 @@ type Source struct {
 
 	committedAt time.Duration
 
-	verdict string // what the disks lack, as of the last tick
+	verdict string        // what the disks lack, as of the last tick
+	clear   time.Duration // when they lacked nothing, the last time
 	err     error
 }
 
@@ -136,7 +140,7 @@ func (s *Source) Step(e Event) []Action {
 			if err := s.tooFar(); err != nil && !s.limits.Force {
 				return s.fail(err)
 			}
-			s.phase = Precopy
+			s.phase, s.clear = Precopy, s.now
 			return []Action{{Do: TrackMemory}, {Do: SendPass}}
 		}
 	case Run:
@@ -197,8 +201,6 @@ func (s *Source) copying(e Event) []Action {
 			s.retryAt = max(s.retryAt, s.now+slowBackOff*held)
 		}
 		return s.back()
-	case OwnerLost: // what was given away; perhaps it comes back yet
-		return s.fail(e.Err)
 	}
 	return nil
 }
@@ -216,7 +218,7 @@ func (s *Source) passed(e Event) (acts []Action) {
 		s.phase = Stop
 		return append(acts, Action{Do: StopGuest})
 	}
-	if fits || s.unavoidable() >= s.room() || s.verdict != "" || float64(e.Left) <= throttleAbove*float64(e.Sent) {
+	if fits || s.unavoidable() >= s.room() || s.blocked() || float64(e.Left) <= throttleAbove*float64(e.Sent) {
 		s.failing = 0 // or slowing the guest down would not help
 	} else if s.failing++; s.failing >= 2 && s.throttle < throttleMost {
 		s.failing = 0
@@ -274,17 +276,28 @@ func (s *Source) tick(e Event) []Action {
 	if e.Drain.Kept != nil {
 		return s.fail(e.Drain.Kept)
 	}
-	s.verdict = e.Drain.Verdict
+	if s.verdict = e.Drain.Verdict; s.verdict == "" {
+		s.clear = s.now
+	}
 	if s.overdue() && !s.forced {
 		if !s.limits.Force {
 			return s.fail(s.timedOut())
 		}
 		s.forced = true
 	}
-	if s.verdict != "" && s.throttle > 0 { // it is not memory that the migration waits for
+	var acts []Action
+	if s.blocked() && s.throttle > 0 {
 		s.throttle, s.failing = 0, 0
-		return []Action{{Do: Throttle}}
+		acts = append(acts, Action{Do: Throttle})
 	}
+	return append(acts, s.proceed(e)...)
+}
+
+// blocked reports that it is the disks that the migration waits for, and not memory: a guest isn't slowed down for that.
+func (s *Source) blocked() bool { return s.verdict != "" && s.now-s.clear >= blockedAfter }
+
+// proceed is what a tick leads to in its phase.
+func (s *Source) proceed(e Event) []Action {
 	switch s.phase {
 	case Precopy:
 		if s.forced && s.rate > 0 { // before the end of a pass it could not stop anyway, and files are still being sent
@@ -482,6 +495,8 @@ func (s *Source) timedOut() error {
 		why = "the destination has not answered"
 	case s.phase == Stop && s.closing && !s.handing && why == "":
 		why = "requests were still in flight, and the vCPUs stood"
+	case s.phase == Stop && s.handing && !s.ready && why == "":
+		why = "the destination has not taken the images"
 	case s.phase == Stop && why == "":
 		why = "the last of memory was not over"
 	}

@@ -108,10 +108,7 @@ func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
 			return Event{}, errors.New("the destination does not give the images back")
 		}
 	}
-	if err := d.regain(); err != nil {
-		return Event{Kind: OwnerLost, Err: err}, nil
-	}
-	return Event{}, nil
+	return Event{}, d.regain() // after a failure there are more tries
 }
 
 // regain takes the owner locks that were given away, at once: nobody has them.

@@ -123,7 +123,7 @@ func (w *Power) Resumed() {
 }
 
 // CMOSState is the clock's memory, and how far the guest set it off the host's clock,
-// in nanoseconds. The time itself isn't part of it: it goes on by the host's clock.
+// in nanoseconds. The time itself isn't part of it: it goes on by the host's clock, with an offset for another host's.
 type CMOSState struct {
 	Index  byte
 	RAM    []byte // 128 bytes

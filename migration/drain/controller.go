@@ -43,7 +43,7 @@ type Controller struct {
 	ebbing  bool          // the disks' own windows hold
 	closing bool          // in Holding: a disk has closed
 	began   time.Duration // when the first one did; before that, when Holding began
-	missed  int           // drains that took too long
+	missed  int           // drains that came to nothing
 	retry   time.Duration // when BackingOff ends
 }
 
@@ -219,7 +219,7 @@ func (c *Controller) open() {
 // State is the present state.
 func (c *Controller) State() State { return c.state }
 
-// Missed is how many drains took longer than the budget.
+// Missed is how many drains came to nothing: they took longer than the budget, or would have, because of a flush.
 func (c *Controller) Missed() int { return c.missed }
 
 // Verdict says which disks can't be drained within the budget and what they need, as far as is known: Shortfalls,

@@ -210,6 +210,22 @@ func TestLateFlush(t *testing.T) {
 	}
 }
 
+// What a slow disk would need is said while it has something to do, and a while longer.
+func TestVerdictExpires(t *testing.T) {
+	s := newScript(t, Serial, "vda")
+	s.samples[0].InFlight = 1
+	s.Ebb()
+	s.pass(2000*ms, 250*ms)
+	if err := s.Verdict(); err == nil {
+		t.Error("nothing is said of a disk that is too slow")
+	}
+	s.samples[0].InFlight = 0
+	s.pass(noGap+10*ms, 0)
+	if err := s.Verdict(); err != nil || !s.Ready() {
+		t.Errorf("of a disk that has nothing to do: %v, ready %v", err, s.Ready())
+	}
+}
+
 // While a disk hangs all windows are open, and it is named.
 func TestHang(t *testing.T) {
 	s := newScript(t, Serial, "vda", "vdb")

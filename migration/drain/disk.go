@@ -16,7 +16,8 @@ const (
 	// requests have completed as it waits for: one was lost, or is overtaken by all others.
 	hungAfter = time.Second
 
-	// noGap is how long a disk may always have had a long operation in flight before that is said.
+	// noGap is how long a disk may always have had a long operation in flight before that is said, and how long
+	// it is remembered how slow a disk is that has nothing to do any more.
 	noGap = 5 * time.Second
 )
 
@@ -30,6 +31,7 @@ type disk struct {
 
 	seen    [confirmed]aio.GracePeriod // the latest that say how long a drain takes
 	n       int                        // how many were seen in this EBB
+	latest  time.Duration              // when the last of them ended
 	longest time.Duration              // grace period of late: decays by an eighth with each
 	flush   time.Duration              // the same, of those with long operations: by a 64th, for there are few
 	gap     time.Duration              // when no long operation was in flight, the last time
@@ -66,7 +68,7 @@ func (d *disk) step(ebbing bool) {
 		// How long one with a long operation takes is that operation's, unless even so it fit.
 		if p.InFlight <= d.window && (!p.Long || p.Length <= d.most()) {
 			d.seen[d.n%confirmed] = p
-			d.n++
+			d.n, d.latest = d.n+1, now
 		}
 	}
 	d.s.Ended = nil
@@ -182,6 +184,8 @@ func (d *disk) verdict() error {
 		return &s
 	case d.now-d.gap > noGap && d.flush > d.most():
 		s.Needs, s.Flush = d.flush, true
+	case d.s.InFlight == 0 && d.now-d.latest > noGap: // what was is of no interest any more
+		return nil
 	case d.law.Bottom() && d.n >= confirmed && d.usual() > d.most():
 		s.Needs = d.usual()
 	default:
