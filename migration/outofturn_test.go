@@ -119,3 +119,61 @@ func accepted(t *testing.T, w *world, address string, bytes int64) *wire.Conn {
 	must(control.Expect(wire.Reserved, nil))
 	return control
 }
+
+// A destination that says that the guest runs before it was told to, or sends what is the source's to send, ends the migration.
+func TestDestinationOutOfTurn(t *testing.T) {
+	for _, typ := range []wire.Type{wire.Running, wire.Commit} {
+		t.Run(typ.String(), func(t *testing.T) {
+			w := newWorld(t, "vda")
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				control := greeted(l)
+				if control == nil {
+					return
+				}
+				defer control.Close()
+				_ = control.Send(typ, nil)
+				for { // until the source is gone
+					h, err := control.Next()
+					if err != nil {
+						return
+					}
+					if _, err := control.Payload(h); err != nil {
+						return
+					}
+				}
+			}()
+			o := Options{Name: "guest", Address: l.Addr().String(), Streams: 1, Limits: Limits{Downtime: time.Second, Stall: time.Second, Timeout: patience}}
+			_, err = Send(t.Context(), o, newFakeGuest(w, &fakeDisk{world: w, id: "vda"}))
+			if err == nil || !strings.Contains(err.Error(), typ.String()+", which is not its to send now") {
+				t.Errorf("%v", err)
+			}
+			w.atSource()
+		})
+	}
+}
+
+// greeted is the control connection of a source that was told that it may come, with one connection for memory. nil: it didn't come.
+func greeted(l net.Listener) *wire.Conn {
+	next := func(t wire.Type, answer wire.Type, payload any) *wire.Conn {
+		c, err := l.Accept()
+		if err != nil {
+			return nil
+		}
+		conn, err := wire.Open(c, patience)
+		if err != nil || conn.Expect(t, &struct{}{}) != nil || conn.Send(answer, payload) != nil {
+			return nil
+		}
+		return conn
+	}
+	control := next(wire.Hello, wire.Accept, accept{"session", json.RawMessage("{}")})
+	if control == nil || next(wire.Join, wire.Joined, joined{time.Now().UnixNano()}) == nil ||
+		control.Expect(wire.Offered, nil) != nil || control.Send(wire.Reserved, nil) != nil {
+		return nil
+	}
+	return control
+}
