@@ -10,7 +10,8 @@
 //
 // The package knows no KVM and no virtio: it sees the interfaces of guest.go, and what a machine is
 // goes over as JSON, its state as bytes, neither of which it looks into. [Source] is a pure state machine, drawn in
-// phase.go and tested by the scripts in testdata. PROTOCOL.md has the frames and their order.
+// phase.go and tested by the scripts in testdata: core.go is its frame and its failures, copying.go what it does while the guest
+// runs, standing.go while the vCPUs stand, and estimate.go tells whether a stop would be in time. PROTOCOL.md has the frames and their order.
 //
 // What holds at every moment, whatever fails (world_test.go checks it with everything failing):
 //

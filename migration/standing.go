@@ -1,0 +1,90 @@
+package migration
+
+import (
+	"fmt"
+	"time"
+)
+
+// standing is Step while the vCPUs stand.
+func (s *Source) standing(e Event) []Action {
+	switch e.Kind {
+	case Stopped:
+		if s.stopped {
+			return nil
+		}
+		s.stopped, s.stoppedAt = true, s.now
+		if s.ready {
+			s.sending = true
+			return []Action{{Do: SendLast}}
+		}
+		s.closing = true
+		return []Action{{Do: CloseDisks}}
+	case Drained:
+		if !s.closing || s.handing {
+			return nil
+		}
+		s.handing, s.handingAt = true, s.now
+		return []Action{{Do: HandOver}}
+	case DestinationReady:
+		if !s.handing || s.sending {
+			return nil
+		}
+		s.ready, s.sending = true, true
+		return []Action{{Do: SendLast}}
+	case LastSent:
+		if !s.sending || s.loading {
+			return nil
+		}
+		s.sending = false
+		if s.late(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
+			return append(s.goOn(), Action{Do: SendPass})
+		}
+		s.loading, s.loadingAt = true, s.now
+		return []Action{{Do: SendState}}
+	case Loaded:
+		switch {
+		case !s.loading:
+			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
+		case s.late(s.trip):
+			return s.fail(s.tooLate())
+		}
+		s.phase, s.committedAt = Commit, s.now
+		return []Action{{Do: SendCommit}}
+	case Tick:
+		switch {
+		case s.overdue() && !s.limits.Force && !s.loading:
+			return s.fail(s.timedOut())
+		case s.handing && !s.ready && s.now-s.handingAt >= commitLimit:
+			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
+		case s.loading && s.late(s.trip):
+			return s.fail(s.tooLate())
+		case s.loading && s.now-s.loadingAt >= commitLimit:
+			return s.fail(fmt.Errorf("the destination has not loaded the state within %v", commitLimit))
+		case s.sending && s.late(stateTime+2*s.trip):
+			return s.goOn()
+		}
+	}
+	return nil
+}
+
+// late reports whether the guest would run too late at the destination if that took so much longer.
+func (s *Source) late(rest time.Duration) bool {
+	return !s.limits.Offline && !s.forced && s.now+rest > min(s.stoppedAt+s.limits.Downtime, s.until)
+}
+
+// goOn gives up a stop whose bound comes before the state was sent: back to Hold and out of it. Later that
+// can't be, for a destination loads only once.
+func (s *Source) goOn() []Action {
+	s.retry("the last of memory and state")
+	s.phase, s.stopped, s.leaving = Hold, false, true
+	return []Action{{Do: ResumeGuest}, {Do: TakeBack}}
+}
+
+// tooLate names the limit that was first.
+func (s *Source) tooLate() error {
+	limit := fmt.Sprintf("--downtime %v", s.limits.Downtime)
+	if s.until < s.stoppedAt+s.limits.Downtime {
+		limit = fmt.Sprintf("--stall %v leaves for it", s.limits.Stall)
+	}
+	return fmt.Errorf("loading the state took the destination longer than %s: allow more", limit)
+}
