@@ -16,6 +16,7 @@ import (
 //	write                       with RWF_NOWAIT              worker
 //	fdatasync, fallocate        worker                       worker
 //	would block (EAGAIN)        worker                       worker
+//	refused at completion       worker                       worker
 //	no RWF_NOWAIT, on tmpfs     up to 64 KiB                 worker
 //	no RWF_NOWAIT, on NFS       up to 64 KiB                 worker
 //	no RWF_NOWAIT, elsewhere    worker                       worker

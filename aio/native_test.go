@@ -255,3 +255,46 @@ func TestWouldBlock(t *testing.T) {
 		t.Fatalf("%+v", ev)
 	}
 }
+
+// What RWF_NOWAIT can't do here, as the kernel says only at completion, is put off, too: a worker's system call has the last word.
+func TestRefusedAtCompletion(t *testing.T) {
+	fallback, strict := openFile(t, "", unix.O_DIRECT, 1<<20), openFile(t, "", unix.O_DIRECT, 1<<20)
+	b := alignedBytes(4096, 4096)
+	for _, fd := range []int{fallback, strict} { // there is a block, to ask for which could block
+		_, err := unix.Pwrite(fd, b, 0)
+		must(t, err)
+	}
+	for _, c := range []struct {
+		name string
+		op   operation
+		want int32
+	}{
+		{"from direct to buffered", operation{code: opWrite, fd: fallback, iov: []unix.Iovec{iovec(b)}}, 4096},
+		{"what no system call can do", operation{code: opRead, fd: strict, iov: []unix.Iovec{iovec(b[:100])}}, -int32(unix.EINVAL)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newTestNative(t)
+			n.fileOf(c.op.fd)
+			if c.op.fd == fallback { // as a file system may do it, unseen
+				_, err := unix.FcntlInt(uintptr(fallback), unix.F_SETFL, 0)
+				must(t, err)
+			}
+			n.submit(&c.op)
+			if n.queued != 1 {
+				t.Fatal("it was not submitted")
+			}
+			ev := nextEvent(t, n)
+			if ev.result > 0 {
+				t.Skip("this file system can do that")
+			}
+			if ev.result != -int32(unix.EAGAIN) {
+				t.Fatalf("%+v", ev)
+			}
+			c.op.async = true // as Engine.completed has it then
+			n.submit(&c.op)
+			if ev := nextEvent(t, n); ev.result != c.want {
+				t.Errorf("%+v, want %d", ev, c.want)
+			}
+		})
+	}
+}
