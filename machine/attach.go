@@ -62,12 +62,15 @@ func (h *hardware) addSlots(m *Machine) error {
 	return nil
 }
 
-// plug makes the device of a disk in a hotplug slot. It doesn't wait.
+// plug makes the device of a disk in a hotplug slot. It doesn't wait. slot.mu is held.
 func (h *hardware) plug(m *Machine, d *disk) (*attached, error) {
 	c := &card{}
 	a, err := h.attach(m, d, &host{bus: h.pci, front: c})
 	if err != nil {
 		return nil, err
+	}
+	if h.moving.Load() {
+		a.device.SetDrainWindow(0) // until Outgoing.End
 	}
 	c.f, a.card = a.transport, c
 	return a, nil

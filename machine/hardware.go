@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-vmm/ebb/blk"
@@ -35,6 +36,7 @@ type hardware struct {
 	cmos   *chipset.CMOS
 	disks  []*attached // those given at start; fixed before the vCPUs start
 	slots  []*slot     // hotplug slots; fixed before the vCPUs start
+	moving atomic.Bool // there is an Outgoing: what is plugged in now takes no requests, as the image may be the other side's
 
 	cpuids [][]kvm.CPUIDEntry // what each vCPU was given
 	traits kvmTraits          // what saving and loading build on

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/kvm"
 	"github.com/ebb-vmm/ebb/machine/memory"
@@ -18,7 +20,7 @@ import (
 var ErrMigrating = errors.New("the guest is being migrated")
 
 // Outgoing is a running machine whose guest is to go somewhere else. While there is one the
-// machine is not paused, resumed, or given other disks. Its methods may be called from any
+// machine is not paused, resumed, or given other disks, and a device that the guest plugs in by turning a slot off and on takes no requests. Its methods may be called from any
 // goroutine, but no method twice at once.
 type Outgoing struct {
 	m     *Machine
@@ -67,7 +69,11 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 			return nil, fmt.Errorf("disk %s is in hotplug slot %d, which the guest has not turned on; wait until it has, or remove the disk", d.cfg.ID, d.slot+1)
 		}
 	}
+	m.hw.moving.Store(true) // before devices: whatever is made from now on and not among them is held
 	o := &Outgoing{m: m, hw: m.hw, disks: m.hw.devices()}
+	for _, a := range o.disks {
+		a.device.SetDrainWindow(aio.Unlimited) // even if it was made just now
+	}
 	for _, g := range m.hw.ram.Regions() {
 		o.bitmap = append(o.bitmap, make([]uint64, g.Words()))
 	}
@@ -93,6 +99,14 @@ func (o *Outgoing) End() {
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
 	o.m.out = nil
+	o.hw.moving.Store(false) // before devices, as in BeginMigration
+	if _, away := o.m.held[notHere]; !away && !closed(o.hw.over) {
+		for _, a := range o.hw.devices() {
+			if !slices.Contains(o.disks, a) { // nobody else has opened it
+				a.device.SetDrainWindow(aio.Unlimited)
+			}
+		}
+	}
 	o.m.changed.Broadcast()
 }
 

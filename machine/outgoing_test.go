@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/machine/chipset"
 )
 
@@ -184,12 +185,26 @@ func TestSlotsThatAreOffDoNotMigrate(t *testing.T) {
 	if err := kept(); err == nil {
 		t.Error("nobody notices that the device is another")
 	}
+	another := r.hw.attached(r.disks[0])
+	window := slotWindow(0)
+	if err := r.hw.pci.assignBARs(another.card, &window, window+slotSize); err != nil {
+		t.Fatal(err)
+	}
+	bringUp(t, r.hw, another, 0x400000)
+	takes := func() int { s, _ := another.device.Stats(); return s.Window }
+	if n := takes(); n != 0 {
+		t.Errorf("it takes %d requests, while the image may be the other side's", n)
+	}
 	o.Stop()
 	if _, err := o.Save(); err == nil {
 		t.Error("it is saved all the same")
 	}
 	o.Resume()
+	if n := takes(); n != 0 {
+		t.Errorf("it takes %d requests before the migration is over", n)
+	}
 	o.End()
+	r.until("it takes requests", func() bool { return takes() == aio.Unlimited })
 	r.add(disks[1])
 	if o, err := r.BeginMigration(); err == nil || !strings.Contains(err.Error(), "disk b is in hotplug slot 2") {
 		t.Errorf("with a slot that is off: %v, %v", o, err)
