@@ -24,18 +24,22 @@ const (
 
 // Config describes a disk.
 type Config struct {
-	ID        string            // the name in logs and statistics, "vda"
-	Serial    string            // what the guest reads as its id, up to 20 bytes; empty: ID, cut off if it is longer
-	Image     *Image            // open; the caller closes it after the device is reset
-	Engine    *aio.Engine       // carries out the requests
-	Queues    int               // virtqueues; 0: 1
-	Weight    int               // aio.PortConfig's
-	Limits    aio.Limits        // of this disk alone
-	Group     *aio.Group        // whose limits it shares with other disks; nil: none
-	Errors    ErrorPolicy       // what becomes of a request that the host fails
-	Stop      func(aio.Failure) // stops the guest, for Errors; on the engine's thread, must not block; nil: failures are reported
-	QueueSize int               // entries of each, a power of two from 4 to 1024; 0: 256
+	ID        string      // the name in logs and statistics, "vda"
+	Serial    string      // what the guest reads as its id, up to 20 bytes; empty: ID, cut off if it is longer
+	Image     *Image      // open; the caller closes it after the device is reset
+	Engine    *aio.Engine // carries out the requests
+	Queues    int         // virtqueues; 0: 1
+	Weight    int         // aio.PortConfig's
+	Limits    aio.Limits  // of this disk alone
+	Group     *aio.Group  // whose limits it shares with other disks; nil: none
+	Errors    ErrorPolicy // what becomes of a request that the host fails
+	QueueSize int         // entries of each, a power of two from 4 to 1024; 0: 256
 	Log       *slog.Logger
+
+	// Stop stops the guest, for Errors, until Device.Resume, unless that has come since the failure, as retried tells, which any
+	// goroutine may call: then the request is carried out again already. It is called on the engine's thread and must not block.
+	// nil: failures are reported.
+	Stop func(f aio.Failure, retried func() bool)
 }
 
 // Device is a virtio block device. It implements virtio.Device.
@@ -51,7 +55,7 @@ type Device struct {
 	limits     aio.Limits
 	group      *aio.Group
 	errors     ErrorPolicy
-	stop       func(aio.Failure)
+	stop       func(aio.Failure, func() bool)
 
 	capacity atomic.Uint64 // sectors
 
@@ -63,6 +67,8 @@ type Device struct {
 	// port is set while the device is active, and until the last request of a
 	// reset is done. The engine's thread clears it and takes no lock for that.
 	port atomic.Pointer[aio.Port]
+
+	resumes atomic.Uint64 // calls of Resume, each counted before it has anything carried out again
 
 	// mu serialises Pause, Resume, SetDrainWindow and Activate. It is held while Attach waits for the engine's thread.
 	mu     sync.Mutex
@@ -228,6 +234,7 @@ func (d *Device) Resume() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.paused = false
+	d.resumes.Add(1)
 	if port := d.port.Load(); port != nil {
 		port.Retry()
 		port.SetWindow(aio.CausePause, aio.Unlimited)

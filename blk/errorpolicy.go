@@ -42,6 +42,7 @@ func (d *Device) keep(f aio.Failure) bool {
 	d.log.Log(slog.LevelWarn, "disk request failed and is kept until the guest is resumed",
 		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("op", f.Op.String()),
 		slog.Int64("offset", f.Offset), slog.Int64("length", f.Length), slog.String("err", f.Err.Error()))
-	d.stop(f)
+	before := d.resumes.Load()
+	d.stop(f, func() bool { return d.resumes.Load() != before })
 	return true
 }

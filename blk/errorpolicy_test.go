@@ -21,9 +21,21 @@ func TestErrorPolicy(t *testing.T) {
 		{ErrorsStop, unix.ENOSPC, true}, {ErrorsStop, unix.EIO, true},
 	} {
 		stopped := 0
-		d := &Device{errors: c.policy, image: &Image{}, log: guestlog.New(nil), stop: func(aio.Failure) { stopped++ }}
+		var retried func() bool
+		d := &Device{errors: c.policy, image: &Image{}, log: guestlog.New(nil), stop: func(_ aio.Failure, r func() bool) { stopped++; retried = r }}
 		if got := d.keep(aio.Failure{Err: c.err}); got != c.stops || (stopped == 1) != c.stops {
 			t.Errorf("policy %d, %v: kept %v, stopped %d times", c.policy, c.err, got, stopped)
+		}
+		if c.stops {
+			late := retried
+			if retried() {
+				t.Errorf("policy %d, %v: resumed, nobody knows by whom", c.policy, c.err)
+			}
+			d.Resume()
+			d.keep(aio.Failure{Err: c.err}) // it failed again
+			if !late() || retried() {
+				t.Errorf("policy %d, %v: retried: %v, %v after another failure; want true, false", c.policy, c.err, late(), retried())
+			}
 		}
 		d.stop = nil // nobody could resume it
 		if d.keep(aio.Failure{Err: c.err}) {

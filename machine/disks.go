@@ -42,7 +42,7 @@ func (m *Machine) newDevice(d *disk) (*blk.Device, error) {
 		ID: d.cfg.ID, Serial: d.cfg.Serial, Image: d.image, Engine: m.engine,
 		Queues: d.cfg.Queues, QueueSize: d.cfg.QueueSize, Log: m.cfg.Log,
 		Weight: d.cfg.Weight, Limits: d.ownLimits(), Group: d.group,
-		Errors: d.cfg.Errors, Stop: func(f aio.Failure) { m.stopOnFailure(d, f) },
+		Errors: d.cfg.Errors, Stop: func(f aio.Failure, retried func() bool) { go m.stopOnFailure(d, f, retried) },
 	})
 }
 

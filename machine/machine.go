@@ -103,16 +103,20 @@ func newMachine(cfg Config) *Machine {
 	return m
 }
 
-// turn is a mutex that can be waited for until a context ends: it holds an element while somebody has it.
+// turn is a mutex that can be waited for until a context ends, and is not had after that, be it free: whoever gave up
+// must not come after those who did not. It holds an element while somebody has it.
 type turn chan struct{}
 
 func (t turn) lock(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
-		return nil
+		if ctx.Err() == nil {
+			return nil
+		}
+		t.unlock()
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	return context.Cause(ctx)
 }
 
 func (t turn) unlock() { <-t }

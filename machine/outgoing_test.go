@@ -211,6 +211,23 @@ func TestSlotsThatAreOffDoNotMigrate(t *testing.T) {
 	}
 }
 
+// A guest that was resumed since a request failed, which is carried out again then, is not stopped for that any more.
+func TestResumeOvertakesStop(t *testing.T) {
+	r := start(t, Config{CPUs: 1, Disks: diskImages(t, 1)}, count)
+	r.moves(counterAddr, 0)
+	for _, retried := range []bool{true, false} {
+		r.stopOnFailure(r.disks[0], aio.Failure{Op: aio.Write, Err: unix.EIO}, func() bool { return retried })
+		want := Paused
+		if retried {
+			want = Running
+		}
+		if s, reason := r.State(); s != want {
+			t.Errorf("resumed since: %v; the guest is %v, %q", retried, s, reason)
+		}
+		r.resume()
+	}
+}
+
 // A disk's failure stops the guest for as long as another disk hangs, but nobody has to wait for that.
 func TestFailureBesideHungDisk(t *testing.T) {
 	r := start(t, Config{CPUs: 1, Disks: diskImages(t, 1)}, count)

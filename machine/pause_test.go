@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -37,6 +39,20 @@ func TestPauseAndResume(t *testing.T) {
 		r.resume()
 		r.resume()
 		r.moves(counterAddr, n)
+	}
+}
+
+// A pause that was given up while it waited for its turn doesn't come after the resume that it waited for.
+func TestPauseGivenUpDoesNotComeLate(t *testing.T) {
+	r := start(t, Config{}, count)
+	r.moves(counterAddr, 0)
+	for range 100 { // the turn is free, too
+		if err := r.Pause(cancelled()); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if s, _ := r.State(); s != Running {
+			t.Fatalf("the guest is %v", s)
+		}
 	}
 }
 
