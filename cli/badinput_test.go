@@ -125,7 +125,7 @@ func (p *process) wantComplaint(parts ...string) {
 	}
 }
 
-var advice = regexp.MustCompile("[;:,] (use|give|write|set|load|run|stop|choose|add|check|leave|shorten|is it|`ebb|join|attach)\\b|[;:] `ebb|give .* more --memory")
+var advice = regexp.MustCompile("[;:,] (use|give|write|set|load|run|stop|choose|add|check|leave|shorten|is it|`ebb|join|attach|unmount)\\b|[;:] `ebb|give .* more --memory")
 
 // run is the start of most command lines: a good kernel.
 var run16 = []string{"run", "--memory", "16M", "--kernel", "kernel"}

@@ -349,6 +349,7 @@ func TestBadCommands(t *testing.T) {
 		{"disk add web path=a", 1, []string{"no VM web"}},
 		{"disk remove web", 2, []string{"ID"}},
 		{"disk remove web ../vda", 2, []string{"../vda", "`ebb stats web`"}},
+		{"disk remove web vda --timeout soon", 2, []string{"--timeout soon", "30s"}},
 		{"disk remove web vda", 1, []string{"no VM web"}},
 		{"disk resize web vda", 2, []string{"SIZE"}},
 		{"disk resize web vda big", 2, []string{"disk resize big", "10G"}},

@@ -17,7 +17,7 @@ func diskCommand() *cli.Command {
 	return &cli.Command{
 		Name:         "disk",
 		Usage:        "add, remove and resize the disks of a running VM",
-		UsageText:    "ebb disk add NAME path=FILE[,KEY=VALUE]... | ebb disk remove NAME ID | ebb disk resize NAME ID SIZE",
+		UsageText:    "ebb disk add NAME path=FILE[,KEY=VALUE]... | ebb disk remove NAME ID [--timeout 30s] | ebb disk resize NAME ID SIZE",
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
@@ -56,14 +56,21 @@ func diskRemoveCommand() *cli.Command {
 	return vmCommand(&cli.Command{
 		Name:      "remove",
 		Usage:     "detach a disk, once the guest has let go of it",
-		UsageText: "ebb disk remove NAME ID",
+		UsageText: "ebb disk remove NAME ID [--timeout 30s]",
+		Flags:     []cli.Flag{timeoutFlag("the guest")},
+		Description: "If the guest doesn't let go of it in time the disk stays. One that lets go later leaves the disk\n" +
+			"without power, for another `ebb disk remove` to take out.",
 	}, func(c *cli.Context, vm *control.Client, args []string) error {
 		if err := checkDiskID(args); err != nil {
 			return err
 		}
+		timeout, err := parseTimeout(c)
+		if err != nil {
+			return err
+		}
 		slow := time.AfterFunc(holdUp, func() { tellRemoval(c.Context, vm, args[1]) })
 		defer slow.Stop()
-		return vm.RemoveDisk(c.Context, args[1])
+		return vm.RemoveDisk(c.Context, args[1], timeout)
 	}, "ID")
 }
 

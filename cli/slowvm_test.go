@@ -58,9 +58,10 @@ func (s *slowVM) RemoveDisk(ctx context.Context, id string) error {
 	s.note("remove %s", id)
 	select {
 	case <-s.remove:
+		return nil
 	case <-ctx.Done():
+		return fmt.Errorf("disk %s is not removed: the guest holds it; unmount it there and try again (%w)", id, context.Cause(ctx))
 	}
-	return ctx.Err()
 }
 
 func (s *slowVM) ResizeDisk(id string, size uint64) error {
@@ -105,9 +106,10 @@ func TestDiskCommands(t *testing.T) {
 	p := s.start(t, "disk", "remove", "web", "vda")
 	p.await("the reason", p.stderr.has("ebb: waiting for the guest to let go of disk vda, and for its storage to answer 3 requests in flight; "+
 		"until then the disk and its image's lock stay\n"))
+	setupExit(t, s, 1, "disk", "remove", "web", "vda", "--timeout", "1ms").wantComplaint("disk vda is not removed", "after 1ms") // the VM says what it waited for
 	close(vm.remove)
 	p.wantExit(0)
-	want := []string{"add path=b.img,id=vdx in " + dir, "resize vda 1610612736", "remove vda"}
+	want := []string{"add path=b.img,id=vdx in " + dir, "resize vda 1610612736", "remove vda", "remove vda"}
 	if !slices.Equal(vm.calls, want) {
 		t.Errorf("calls %q, want %q", vm.calls, want)
 	}

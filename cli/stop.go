@@ -15,8 +15,16 @@ import (
 // holdUp is how often who waits for a VM's end looks what holds it up.
 const holdUp = 2 * time.Second
 
-func timeoutFlag() cli.Flag {
-	return &cli.StringFlag{Name: "timeout", Usage: "how `LONG` to wait for the VM's end", Value: "30s"}
+func timeoutFlag(what string) cli.Flag {
+	return &cli.StringFlag{Name: "timeout", Usage: "how `LONG` to wait for " + what, Value: "30s"}
+}
+
+func parseTimeout(c *cli.Context) (time.Duration, error) {
+	timeout, err := time.ParseDuration(c.String("timeout"))
+	if err != nil || timeout <= 0 {
+		return 0, usagef("--timeout %s: give a time such as 30s or 5m", c.String("timeout"))
+	}
+	return timeout, nil
 }
 
 func stopCommand() *cli.Command {
@@ -24,7 +32,7 @@ func stopCommand() *cli.Command {
 		Name:         "stop",
 		Usage:        "press a VM's power button and wait until it has powered off",
 		UsageText:    "ebb stop NAME [--timeout 30s]",
-		Flags:        []cli.Flag{timeoutFlag()},
+		Flags:        []cli.Flag{timeoutFlag("the VM's end")},
 		BashComplete: completeVM,
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
@@ -67,7 +75,7 @@ func killCommand() *cli.Command {
 		Name:         "kill",
 		Usage:        "end a VM at once, as pulling the plug would",
 		UsageText:    "ebb kill NAME [--timeout 30s]",
-		Flags:        []cli.Flag{timeoutFlag()},
+		Flags:        []cli.Flag{timeoutFlag("the VM's end")},
 		BashComplete: completeVM,
 		OnUsageError: optionError,
 		Action: func(c *cli.Context) error {
@@ -97,9 +105,9 @@ func endVM(c *cli.Context, end func(ctx context.Context, vm *control.Client, nam
 	if err != nil {
 		return err
 	}
-	timeout, err := time.ParseDuration(c.String("timeout"))
-	if err != nil || timeout <= 0 {
-		return usagef("--timeout %s: give a time such as 30s or 5m", c.String("timeout"))
+	timeout, err := parseTimeout(c)
+	if err != nil {
+		return err
 	}
 	vm, err := findVM(args[0])
 	if err != nil {

@@ -140,7 +140,7 @@ func TestHungDiskIsRemoved(t *testing.T) {
 			h.hang()
 			e.stuck("hung", "slow", "vdb", share)
 
-			remove := startEbb(t, "disk", "remove", "hung", "slow")
+			remove := startEbb(t, "disk", "remove", "hung", "slow", "--timeout", "10m")
 			remove.complains("ebb: waiting for the guest to let go of disk slow, and for its storage to answer ")
 			before := e.disk("hung", "vda").Read.Requests
 			e.until("hung", "vda", "the other disk to go on", func(d control.DiskStats) bool { return d.Read.Requests > before+300 })

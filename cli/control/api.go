@@ -29,7 +29,8 @@ type VM interface {
 	// AddDisk attaches a disk. keys are --disk's; a path that is not absolute is
 	// relative to dir.
 	AddDisk(keys, dir string) (id string, err error)
-	// RemoveDisk returns when the guest has let go of the disk.
+	// RemoveDisk returns when the guest has let go of the disk. If ctx ends first the disk stays,
+	// and the error says what was waited for and wraps ctx's cause.
 	RemoveDisk(ctx context.Context, id string) error
 	// ResizeDisk makes the disk size bytes long.
 	ResizeDisk(id string, size uint64) error
@@ -146,6 +147,11 @@ type DiskToAdd struct {
 // Added is the answer.
 type Added struct {
 	ID string `json:"id"`
+}
+
+// Removal says how to remove a disk.
+type Removal struct {
+	Timeout time.Duration `json:"timeout_ns"` // after which the disk stays; 0: none
 }
 
 // DiskSize asks for a size.

@@ -109,9 +109,15 @@ func (c *Client) AddDisk(ctx context.Context, d DiskToAdd) (id string, err error
 	return a.ID, err
 }
 
-// RemoveDisk returns when the guest has let go of the disk.
-func (c *Client) RemoveDisk(ctx context.Context, id string) error {
-	return c.do(ctx, "DELETE", "/v1/disks/"+url.PathEscape(id), nil, nil)
+// RemoveDisk returns when the guest has let go of the disk, or with an error when the timeout is
+// over: then the disk stays. 0: no timeout.
+func (c *Client) RemoveDisk(ctx context.Context, id string, timeout time.Duration) error {
+	if timeout > 0 { // the VM's to keep; if it doesn't answer, it is stopped
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout+AnswerLimit)
+		defer cancel()
+	}
+	return c.do(ctx, "DELETE", "/v1/disks/"+url.PathEscape(id), Removal{timeout}, nil)
 }
 
 // ResizeDisk makes a disk size bytes long.

@@ -24,7 +24,8 @@
 //	POST   /v1/stop             presses the power button
 //	POST   /v1/kill             pulls the plug
 //	POST   /v1/disks            DiskToAdd: Added
-//	DELETE /v1/disks/ID         returns when the guest has let go of it
+//	DELETE /v1/disks/ID         Removal: returns when the guest has let go of it; it stays if the
+//	                            client leaves before
 //	PUT    /v1/disks/ID/size    DiskSize
 //	POST   /v1/migrate          Migration: a line of JSON for each step, the last with the report;
 //	                            it is cancelled if the client leaves

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -205,10 +206,20 @@ func (s *Server) addDisk(r *http.Request) (any, error) {
 }
 
 func (s *Server) removeDisk(r *http.Request) (any, error) {
-	if err := decode(r, &struct{}{}); err != nil {
+	var how Removal
+	if err := decode(r, &how); err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.vm.RemoveDisk(r.Context(), r.PathValue("id"))
+	if how.Timeout < 0 {
+		return nil, Refuse(http.StatusBadRequest, "a timeout of %v is not possible", how.Timeout)
+	}
+	ctx := r.Context()
+	if how.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, how.Timeout, fmt.Errorf("after %v", how.Timeout))
+		defer cancel()
+	}
+	return struct{}{}, s.vm.RemoveDisk(ctx, r.PathValue("id"))
 }
 
 func (s *Server) resizeDisk(r *http.Request) (any, error) {

@@ -29,7 +29,7 @@ func TestRequestsReachTheVM(t *testing.T) {
 		{"resume", func() error { return c.Resume(ctx, false) }},
 		{"button", func() error { return c.Stop(ctx) }},
 		{"kill", func() error { return c.Kill(ctx) }},
-		{"remove vda", func() error { return c.RemoveDisk(ctx, "vda") }},
+		{"remove vda", func() error { return c.RemoveDisk(ctx, "vda", 0) }},
 		{"add path=a,,b in /c", func() error {
 			id, err := c.AddDisk(ctx, DiskToAdd{"path=a,,b", "/c"})
 			if id != "vdb" {
@@ -57,7 +57,7 @@ func TestRefusals(t *testing.T) {
 	r := newRig(t, vm)
 	ctx := t.Context()
 	wantError(t, r.client.ResizeDisk(ctx, "a", 512), 404, "there is no disk a of 512 bytes")
-	wantError(t, r.client.RemoveDisk(ctx, "broken"), 500, "it failed")
+	wantError(t, r.client.RemoveDisk(ctx, "broken", 0), 500, "it failed")
 	_, err := r.client.AddDisk(ctx, DiskToAdd{})
 	wantError(t, err, 400, "no keys; write path=FILE")
 	vm.state = StatePaused
@@ -85,7 +85,7 @@ func TestReadLimit(t *testing.T) {
 	defer place.Release()
 
 	removed := make(chan error, 1)
-	go func() { removed <- find(t, "web").RemoveDisk(t.Context(), "vda") }()
+	go func() { removed <- find(t, "web").RemoveDisk(t.Context(), "vda", 0) }()
 	within(t, "RemoveDisk", func() { <-vm.removing })
 	// A request that came later, and is not finished in time.
 	answer := raw(t, "POST /v1/kill HTTP/1.1\r\nHost: ebb\r\nContent-Length: 10\r\n\r\n{")
@@ -159,7 +159,7 @@ func TestFinish(t *testing.T) {
 	r := newRig(t, vm)
 	const sentence = "the guest of web has ended; run it again to use it"
 	removed, ended := make(chan error, 1), make(chan string, 1)
-	go func() { removed <- r.client.RemoveDisk(t.Context(), "vda") }()
+	go func() { removed <- r.client.RemoveDisk(t.Context(), "vda", 0) }()
 	within(t, "RemoveDisk", func() { <-vm.removing })
 	wait, err := r.client.WatchEnd(t.Context())
 	if err != nil {
