@@ -18,10 +18,6 @@ const (
 	// stateTime is taken for what the devices' state costs, until it was saved.
 	stateTime = 3 * time.Millisecond
 
-	// commitLimit is how long the destination may take to say that the guest runs, or, where nothing else bounds that, that it has taken the images or
-	// loaded the state.
-	commitLimit = 30 * time.Second
-
 	// Retries after a missed bound wait, each twice as long as the one before.
 	firstBackOff = 100 * time.Millisecond
 	lastBackOff  = 5 * time.Second
@@ -45,6 +41,10 @@ const (
 	// blockedAfter is how long the disks must have lacked something, for a while, before it is they that matter.
 	blockedAfter = time.Second
 )
+
+// commitLimit is how long the destination may take to say that the guest runs, or, where nothing else bounds that, that it has taken
+// the images, has the last of memory, which was sent, or has loaded the state. Tests change it.
+var commitLimit = 30 * time.Second
 
 // Source is what the source of a migration does: a state machine without clock, connection or
 // goroutine. Whoever drives it tells what has happened and carries out what Step returns, in that order. The zero value isn't useful: NewSource.
@@ -81,7 +81,9 @@ type Source struct {
 	closing   bool          // CloseDisks was asked for
 	handingAt time.Duration // Handover was, after that
 	sending   bool          // SendLast was, and has not ended; the guest may run again
-	loading   bool          // SendState was
+	sent      bool          // all of it is on its way
+	sentAt    time.Duration
+	loading   bool // SendState was
 	loadingAt time.Duration
 
 	committedAt time.Duration

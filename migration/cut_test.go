@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
@@ -61,8 +64,18 @@ func (c *cutter) through(destination string) string {
 	})
 }
 
-// pass lets frames pass in one direction.
+// pass lets frames pass in one direction, up to the cut.
 func (c *cutter) pass(from, to net.Conn) {
+	frames(from, to, func(typ wire.Type) bool {
+		if typ == c.at {
+			c.breakLink()
+		}
+		return typ != c.at
+	})
+}
+
+// frames lets frames pass in one direction, until one comes that is not to.
+func frames(from, to net.Conn, pass func(wire.Type) bool) {
 	half := func() { _ = to.(*net.TCPConn).CloseWrite() }
 	var preamble [8]byte
 	if _, err := io.ReadFull(from, preamble[:]); err != nil {
@@ -76,8 +89,7 @@ func (c *cutter) pass(from, to net.Conn) {
 			half()
 			return
 		}
-		if wire.Type(header[0]) == c.at {
-			c.breakLink()
+		if !pass(wire.Type(header[0])) {
 			return
 		}
 		if _, err := to.Write(header[:]); err != nil {
@@ -143,6 +155,32 @@ func TestCutLink(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A destination that was sent the last of memory and says nothing any more, as one that is stopped, keeps nobody standing: also where
+// the stop itself has no bound.
+func TestLastOfMemoryIsNotConfirmed(t *testing.T) {
+	defer func(before time.Duration) { commitLimit = before }(commitLimit)
+	commitLimit = 2 * time.Second
+	w := newWorld(t, "vda")
+	var ready atomic.Bool
+	mute := func(a, b net.Conn) {
+		t.Cleanup(func() { a.Close(); b.Close() })
+		go frames(a, b, func(wire.Type) bool { return true })
+		go frames(b, a, func(typ wire.Type) bool {
+			if typ == wire.Ready {
+				ready.Store(true)
+			}
+			return typ != wire.Mark || !ready.Load()
+		})
+	}
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"),
+		Options{Drain: drain.Off}, func(address string) string { return relay(t, address, mute) })
+	const want = "the destination has not taken the last of memory within 2s"
+	if r.source == nil || r.source.Error() != want || r.dest == nil || !strings.Contains(r.dest.Error(), want) {
+		t.Errorf("the source says %v, the destination %v", r.source, r.dest)
+	}
+	w.atSource()
 }
 
 // A second source is told that there is one already, and the first goes on.

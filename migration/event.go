@@ -33,6 +33,7 @@ const (
 	DestinationReady                  // HandOver: the destination owns the images
 	Returned                          // TakeBack: the source does again
 	Stopped                           // StopGuest
+	LastOnWay                         // SendLast, before its end: only the destination's answer is missing
 	LastSent                          // SendLast
 	Loaded                            // SendState: nothing at the destination can fail any more
 	Runs                              // SendCommit: the guest runs there

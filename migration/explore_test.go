@@ -15,7 +15,7 @@ import (
 
 // anyEvent draws something that may happen, at whatever moment.
 func anyEvent(t *rapid.T, now time.Duration) Event {
-	kinds := []EventKind{Begin, Accepted, PassDone, PassDone, Tick, Tick, Tick, Drained, DestinationReady, Returned, Stopped, LastSent, Loaded, Runs, Failed, Cancelled, Reclaimed, OwnerLost}
+	kinds := []EventKind{Begin, Accepted, PassDone, PassDone, Tick, Tick, Tick, Drained, DestinationReady, Returned, Stopped, LastOnWay, LastSent, Loaded, Runs, Failed, Cancelled, Reclaimed, OwnerLost}
 	e := Event{Kind: rapid.SampledFrom(kinds).Draw(t, "event"), Now: now}
 	switch e.Kind {
 	case Failed, OwnerLost:

@@ -323,7 +323,7 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 		d.report.ram.Unlock()
 		return Event{}, err
 	}
-	mark, r, err := d.sender.Last(ctx)
+	mark, r, err := d.sender.Last(ctx, func() { d.post(Event{Kind: LastOnWay}) })
 	if err == nil {
 		d.report.last(d, r, took)
 	}

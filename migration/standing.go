@@ -14,8 +14,7 @@ func (s *Source) standing(e Event) []Action {
 		}
 		s.stopped, s.stoppedAt = true, s.now
 		if s.ready {
-			s.sending = true
-			return []Action{{Do: SendLast}}
+			return s.sendLast()
 		}
 		s.closing = true
 		return []Action{{Do: CloseDisks}}
@@ -29,8 +28,12 @@ func (s *Source) standing(e Event) []Action {
 		if !s.handing || s.sending {
 			return nil
 		}
-		s.ready, s.sending = true, true
-		return []Action{{Do: SendLast}}
+		s.ready = true
+		return s.sendLast()
+	case LastOnWay:
+		if s.sending && !s.sent {
+			s.sent, s.sentAt = true, s.now
+		}
 	case LastSent:
 		if !s.sending || s.loading {
 			return nil
@@ -56,6 +59,8 @@ func (s *Source) standing(e Event) []Action {
 			return s.fail(s.timedOut())
 		case s.handing && !s.ready && s.now-s.handingAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
+		case s.sending && s.sent && s.now-s.sentAt >= commitLimit:
+			return s.fail(fmt.Errorf("the destination has not taken the last of memory within %v", commitLimit))
 		case s.loading && s.late(s.trip):
 			return s.fail(s.tooLate())
 		case s.loading && s.now-s.loadingAt >= commitLimit:
@@ -65,6 +70,11 @@ func (s *Source) standing(e Event) []Action {
 		}
 	}
 	return nil
+}
+
+func (s *Source) sendLast() []Action {
+	s.sending, s.sent = true, false
+	return []Action{{Do: SendLast}}
 }
 
 // late reports whether the guest would run too late at the destination if that took so much longer.

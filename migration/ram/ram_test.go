@@ -132,7 +132,7 @@ func TestGuestThatWrites(t *testing.T) {
 			scribble(20)
 			pass := s.Pass
 			if random.IntN(3) == 0 { // the last one, but the guest goes on meanwhile
-				pass = func(ctx context.Context) (r Result, err error) { _, r, err = s.Last(ctx); return r, err }
+				pass = func(ctx context.Context) (r Result, err error) { _, r, err = s.Last(ctx, func() {}); return r, err }
 			}
 			go func() {
 				defer close(stopped)
@@ -152,7 +152,7 @@ func TestGuestThatWrites(t *testing.T) {
 			<-stopped
 		}
 		scribble(30)
-		mark, _, err := s.Last(context.Background())
+		mark, _, err := s.Last(context.Background(), func() {})
 		if err != nil || !r.Complete(mark) || r.Complete(mark-1) {
 			rt.Fatal(mark, err)
 		}
@@ -178,7 +178,7 @@ func TestZeroesAreFree(t *testing.T) {
 		t.Errorf("%+v", sent)
 	}
 	g.write(0, 7, 0)
-	if _, r, err := s.Last(t.Context()); err != nil || r.Bytes != 0 {
+	if _, r, err := s.Last(t.Context(), func() {}); err != nil || r.Bytes != 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if memory[0].Bytes[7*PageSize] != 0 {
@@ -205,7 +205,7 @@ func TestBandwidth(t *testing.T) {
 	for p := range 512 {
 		g.write(0, p, 2)
 	}
-	if _, _, err := s.Last(t.Context()); err != nil {
+	if _, _, err := s.Last(t.Context(), func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if s.Sent().Throttle != waited {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -94,7 +95,7 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	if _, err := s.Collect(); err != nil {
 		return Result{}, err
 	}
-	r, err := s.send(ctx, false)
+	r, err := s.send(ctx, nil)
 	if err != nil {
 		return Result{}, err
 	}
@@ -103,14 +104,15 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	return r, err
 }
 
-// Last sends the rest and returns the number of its mark. The guest and its devices write nothing any more; if they
+// Last sends the rest and returns the number of its mark. onWay is called when all of it was given to the connections, and only
+// the destination's answer is missing. The guest and its devices write nothing any more; if they
 // go on nevertheless, because that took too long, what they write is on the log for the next Pass.
-func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
+func (s *Sender) Last(ctx context.Context, onWay func()) (mark uint32, r Result, err error) {
 	begin := time.Now()
 	if _, err = s.Collect(); err != nil {
 		return 0, r, err
 	}
-	r, err = s.send(ctx, true)
+	r, err = s.send(ctx, onWay)
 	r.Took = time.Since(begin)
 	return s.mark, r, err
 }
@@ -118,15 +120,17 @@ func (s *Sender) Last(ctx context.Context) (mark uint32, r Result, err error) {
 // Sent returns the sum over all passes. Not beside a pass.
 func (s *Sender) Sent() Sent { return s.sent }
 
-func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
+// send is a pass, the last one if there is an onWay.
+func (s *Sender) send(ctx context.Context, onWay func()) (r Result, err error) {
 	begin := time.Now()
 	errs := make([]error, len(s.outs))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	limit := s.limit
+	limit, last := s.limit, onWay != nil
 	if last {
 		limit = nil
 	}
+	var written atomic.Int32 // streams
 	s.mark++
 	var sending sync.WaitGroup
 	for i := range s.outs {
@@ -134,7 +138,13 @@ func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
 			o := &s.outs[i]
 			o.begin(ctx, limit)
 			defer context.AfterFunc(ctx, func() { _ = o.conn.SetDeadline(time.Unix(1, 0)) })() // it need not wait for the peer
-			if errs[i] = s.stream(o, i, last); errs[i] != nil {
+			if errs[i] = s.stream(o, i, last); errs[i] == nil {
+				if last && int(written.Add(1)) == len(s.outs) {
+					onWay()
+				}
+				errs[i] = s.confirmed(o.conn)
+			}
+			if errs[i] != nil {
 				cancel()
 			}
 		})
@@ -154,7 +164,7 @@ func (s *Sender) send(ctx context.Context, last bool) (r Result, err error) {
 	return r, errors.Join(errs...)
 }
 
-// stream sends the chunks of one stream.
+// stream sends the chunks of one stream, and the mark behind them.
 func (s *Sender) stream(o *out, nr int, last bool) error {
 	chunk := 0
 	for i, r := range s.regions {
@@ -184,15 +194,14 @@ func (s *Sender) stream(o *out, nr int, last bool) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	return s.confirm(o.conn)
+	return o.conn.Send(wire.Mark, s.markBytes())
 }
 
-// confirm waits until the destination has all that was sent on a stream.
-func (s *Sender) confirm(c *wire.Conn) error {
-	mark := binary.LittleEndian.AppendUint32(nil, s.mark)
-	if err := c.Send(wire.Mark, mark); err != nil {
-		return err
-	}
+func (s *Sender) markBytes() []byte { return binary.LittleEndian.AppendUint32(nil, s.mark) }
+
+// confirmed waits until the destination has all that was sent on a stream.
+func (s *Sender) confirmed(c *wire.Conn) error {
+	mark := s.markBytes()
 	h, err := c.Next()
 	if err != nil {
 		return err
