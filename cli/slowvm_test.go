@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ebb-vmm/ebb/cli/control"
 )
@@ -17,6 +19,7 @@ import (
 type slowVM struct {
 	mu     sync.Mutex
 	killed bool
+	moving bool
 	calls  []string
 	remove chan struct{} // RemoveDisk returns when it is closed
 }
@@ -33,7 +36,7 @@ func (s *slowVM) Info() control.Info {
 	if s.killed {
 		return control.Info{State: control.StateEnding}
 	}
-	return control.Info{State: "running"}
+	return control.Info{State: "running", Migrating: s.moving}
 }
 
 func (s *slowVM) Stats() control.Stats {
@@ -95,6 +98,26 @@ func TestKillWaitsForDisks(t *testing.T) {
 	p.await("the reason", p.stderr.has("ebb: the guest has ended; waiting for its requests in flight: 3 of disk vda, 1 of disk vdc\n"))
 	end()
 	p.wantExit(0)
+}
+
+// A cancelled migration that isn't over, because the destination has locks, is not said to be.
+func TestCancelledButNotOver(t *testing.T) {
+	defer func(before time.Duration) { cancelLimit = before }(cancelLimit)
+	cancelLimit = 0
+	vm, _, _ := serveSlow(t)
+	client := must[*control.Client](t)(control.Find("web"))
+	defer client.Close()
+	for _, c := range []struct {
+		moving bool
+		want   string
+	}{{true, "may still have locks"}, {false, "the guest goes on here (running)"}} {
+		vm.mu.Lock()
+		vm.moving = c.moving
+		vm.mu.Unlock()
+		if err := cancelled(t.Context(), client); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("migrating %v: %v, want %q", c.moving, err, c.want)
+		}
+	}
 }
 
 func TestDiskCommands(t *testing.T) {

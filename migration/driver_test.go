@@ -251,6 +251,62 @@ func TestLateStop(t *testing.T) {
 	}
 }
 
+// Locks that come back late, as those that an NFS server keeps for a host that died, are waited for, and the user is told.
+func TestLocksComeBackLate(t *testing.T) {
+	const lease = 90 * time.Second
+	if reclaimLimit <= lease {
+		t.Errorf("the limit is %v, within a lease", reclaimLimit)
+	}
+	defer func(before time.Duration) { slowReclaim = before }(slowReclaim)
+	slowReclaim = 0
+	w := newWorld(t, "vda")
+	told := make(chan struct{})
+	w.breakAt = func(s string) error {
+		switch s {
+		case "load":
+			return errors.New("it breaks here")
+		case "reclaim":
+			select {
+			case <-told:
+			default:
+				return errors.New("image is locked")
+			}
+		}
+		return nil
+	}
+	var once sync.Once
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{Progress: func(p Progress) {
+		if strings.Contains(p.Verdict, "waiting up to 2m0s for the locks of images that the destination had: disk vda") {
+			once.Do(func() { close(told) })
+		}
+	}}, nil)
+	if r.source == nil || !strings.Contains(r.source.Error(), "it breaks here") {
+		t.Errorf("the source says %v", r.source)
+	}
+	w.atSource()
+}
+
+// For a guest that is over they are not waited for that long.
+func TestLocksOfAGuestThatIsOver(t *testing.T) {
+	defer func(before time.Duration) { quickReclaim = before }(quickReclaim)
+	quickReclaim = 0
+	w := newWorld(t, "vda")
+	w.breakAt = func(s string) error {
+		switch s {
+		case "load":
+			close(w.over)
+			return errors.New("it breaks here")
+		case "reclaim":
+			return errors.New("image is locked")
+		}
+		return nil
+	}
+	g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"})
+	if r := w.migrate(t.Context(), g, newFakeHost(w, "vda"), Options{}, nil); r.source == nil || !strings.Contains(r.source.Error(), "disk vda: image is locked") {
+		t.Errorf("the source says %v", r.source)
+	}
+}
+
 // An image that somebody else took while it was nobody's: the guest must not go on without it.
 func TestLostImage(t *testing.T) {
 	w := newWorld(t, "vda")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ebb-vmm/ebb/migration/wire"
@@ -129,12 +130,14 @@ func (d *sourceDriver) regain() error {
 // that it is over may have them for as long as it takes to notice.
 func (d *sourceDriver) reclaim() {
 	go func() {
-		deadline := time.Now().Add(reclaimLimit)
-		if err := again(deadline, d.regain); err != nil {
+		if err := again(d.regain, d.ownersLate); err != nil {
 			d.post(Event{Kind: OwnerLost, Err: fmt.Errorf("the migration failed and %w", err)})
 		} else {
+			d.mu.Lock()
+			d.awaited = ""
+			d.mu.Unlock()
 			d.post(Event{Kind: Reclaimed})
-			if err := again(deadline, d.reclaimReservations); err != nil {
+			if err := again(d.reclaimReservations, func(waited time.Duration) bool { return waited >= quickReclaim }); err != nil {
 				d.o.Log.Warn("the reservation of an image isn't free again; nobody else gets the image all the same", "err", err)
 			}
 		}
@@ -142,13 +145,32 @@ func (d *sourceDriver) reclaim() {
 	}()
 }
 
-// again does something until it succeeds, or for the last time at the deadline.
-func again(deadline time.Time, f func() error) error {
-	for {
-		if err := f(); err == nil || time.Now().After(deadline) {
+// again does something until it succeeds, or it is late.
+func again(f func() error, late func(waited time.Duration) bool) error {
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if err := f(); err == nil || late(time.Since(begin)) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// ownersLate reports whether owner locks are waited for no longer. If that takes long the user is told.
+func (d *sourceDriver) ownersLate(waited time.Duration) bool {
+	d.mu.Lock()
+	if waited >= slowReclaim && d.awaited == "" {
+		var ids []string
+		for _, k := range d.released {
+			ids = append(ids, k.ID())
+		}
+		d.awaited = fmt.Sprintf("the migration failed; waiting up to %v for the locks of images that the destination had: disk %s", reclaimLimit, strings.Join(ids, ", "))
+		d.o.Log.Warn(d.awaited + "; until then the guest's requests wait")
+	}
+	d.mu.Unlock()
+	select {
+	case <-d.guest.Over():
+		return waited >= quickReclaim
+	default:
+		return waited >= reclaimLimit
 	}
 }
 

@@ -227,6 +227,12 @@ func (d *sourceDriver) show() {
 
 func (d *sourceDriver) progress(samples []DiskSample) Progress {
 	c := d.core
+	d.mu.Lock()
+	awaited := d.awaited
+	d.mu.Unlock()
+	if awaited != "" { // nothing else matters
+		return Progress{Phase: c.Phase().String(), Elapsed: d.now(), Verdict: awaited}
+	}
 	p := Progress{
 		Phase: c.Phase().String(), Elapsed: d.now(), Left: c.left, Rate: c.rate, Expected: c.Expected(),
 		Throttle: c.Throttled(), Retries: len(c.Retries()), Disks: samples, Verdict: c.verdict,

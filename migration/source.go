@@ -87,6 +87,7 @@ type sourceDriver struct {
 	handedOver bool   // HANDOVER was sent, and not taken back
 	released   []Disk // whose owner locks were given away
 	offered    []Disk // whose reservations were
+	awaited    string // what the user is told while owner locks don't come back
 
 	saving   sync.Mutex // held while the state is saved: the vCPUs must not run then
 	standing bool       // they don't; guarded by saving
@@ -102,8 +103,18 @@ const (
 	progressTime = 100 * time.Millisecond
 )
 
-// reclaimLimit is how long the other side may keep a lock that is to come back. Tests change it.
-var reclaimLimit = 3 * deadLink
+// How long the other side may keep a lock that is to come back. Tests change them.
+var (
+	// reclaimLimit is for owner locks. Until they are back the guest runs, but its requests wait; without them it is paused. It is longer than
+	// an NFSv4 server keeps the locks of a host that died, which is its lease (RFC 8881, 8.3), mostly 90 s.
+	reclaimLimit = 2 * time.Minute
+
+	// quickReclaim is for locks that no guest waits for: reservations, and all of one that is over.
+	quickReclaim = 3 * deadLink
+
+	// slowReclaim is when the user is told.
+	slowReclaim = 3 * time.Second
+)
 
 func (d *sourceDriver) now() time.Duration { return time.Since(d.begin) }
 
