@@ -89,6 +89,13 @@ func TestPauseUnderIO(t *testing.T) {
 	if err := out.await(ctx, "ebb: disk vdb", over); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	const between = 8 // requests, from one pause to the next
+	requests := func() (n uint64) {
+		for _, s := range m.DiskStats() {
+			n += s.Read.Requests + s.Write.Requests + s.Long.Requests
+		}
+		return n
+	}
 	pauses := 0
 	for running(over) {
 		err := m.Pause(ctx)
@@ -103,17 +110,20 @@ func TestPauseUnderIO(t *testing.T) {
 				t.Fatalf("pause %d: %d requests of disk %d are in flight", pauses, s.InFlight, i)
 			}
 		}
+		stood := requests()
 		if err := m.Resume(); err != nil {
 			t.Fatal(err)
 		}
 		pauses++
-		select { // let the guest do something
-		case <-over:
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			t.Fatalf("after %d pauses: %v\n%s", pauses, ctx.Err(), out)
+		// The counts begin anew with the guest's driver.
+		for n := stood; n >= stood && n < stood+between && running(over); n = requests() {
+			if ctx.Err() != nil {
+				t.Fatalf("after %d pauses: %v\n%s", pauses, ctx.Err(), out)
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
+	t.Logf("%d pauses", pauses)
 	select {
 	case <-over:
 	case <-ctx.Done():
