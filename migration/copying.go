@@ -57,7 +57,10 @@ func (s *Source) passed(e Event) (acts []Action) {
 	}
 	next := Action{Do: SendPass}
 	if fits && !s.ready {
-		next.After = idlePass
+		next.After = holdPass
+		if s.phase == Ebb {
+			next.After = ebbPass
+		}
 	}
 	return append(acts, next)
 }
@@ -101,7 +104,7 @@ func (s *Source) proceed(e Event) []Action {
 		case e.Drain.Ready && s.fits() && s.now >= s.retryAt:
 			s.phase, s.drained = Hold, false
 			s.until = s.now + s.limits.Stall
-			return []Action{{Do: HoldDisks}}
+			return []Action{{Do: HoldDisks}, {Do: HurryPass}}
 		}
 	case Hold:
 		switch {

@@ -23,8 +23,10 @@ const (
 	lastBackOff  = 5 * time.Second
 	slowBackOff  = 10 // times as long as I/O was held, if that was more than twice --stall
 
-	// idlePass is the time between two passes when the next one would have little to do.
-	idlePass = 20 * time.Millisecond
+	// The time between two passes when memory is not what is waited for. Each makes the guest fault on every page that it writes again, and takes
+	// processors from it: in Ebb, which may last, there are few; those in Hold leave little to the one that is hurried.
+	ebbPass  = 100 * time.Millisecond
+	holdPass = 20 * time.Millisecond
 
 	// The link's rate is the highest of so many passes, as in BBR: no pass shows more than the link does,
 	// and one that looks through many pages of zeroes shows less. So does one that has little to send, most of whose time

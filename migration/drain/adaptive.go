@@ -46,7 +46,11 @@ const (
 //	floor = W · rate before / rate
 //
 // It grows fourfold a grace period as long as it never had to shrink, and then by an eighth a second at most:
-// when all grace periods under it were shorter than low·B, or when they were shorter than high·B and the rate has suffered.
+// when all grace periods of that second were shorter than low·B, or when they were shorter than high·B and the rate has suffered.
+// If that turns out to be too much, it goes back to what it was, and is not tried again for some time.
+//
+// A window under which all grace periods of a second were short enough is trusted: a single one that is too long, though not twice, is taken
+// for the host's, whose processors were elsewhere.
 type adaptive struct {
 	budget time.Duration
 	aim    float64
@@ -54,10 +58,17 @@ type adaptive struct {
 	ebbing bool
 	shrunk bool // in this EBB
 
-	seen  [remembered]aio.GracePeriod // the latest that counted
-	kept  int                         // how many were seen ever
-	n     int                         // of those, under this window
-	worst time.Duration               // of those
+	seen [remembered]aio.GracePeriod // the latest that counted
+	kept int                         // how many were seen ever
+
+	// Of those under this window, for a second at a time.
+	n       int
+	worst   time.Duration
+	late    int  // those beyond high
+	trusted bool // one such second had none
+
+	proven    int           // the window before it grew for trial; 0: it didn't
+	growAgain time.Duration // not before that
 
 	before meter // with the window open, over the last second in which requests completed
 	open   meter // the same, not yet a second
@@ -106,10 +117,14 @@ func (a *adaptive) Step(now time.Duration, s Sample, ebbing bool) int {
 		if !a.counts(p) {
 			continue
 		}
-		a.shrink(now, p)
-		if p.InFlight <= a.window {
+		under := p.InFlight <= a.window
+		if under {
 			a.note(p)
-			a.grow(p)
+			a.observe(p)
+		}
+		a.shrink(now, p)
+		if under {
+			a.grow(now, p)
 		}
 	}
 	if s.Going.InFlight > 0 && !a.excused(s.Going) {
@@ -150,8 +165,15 @@ func (a *adaptive) excused(p aio.GracePeriod) bool { return p.Long && a.long < 0
 func (a *adaptive) note(p aio.GracePeriod) {
 	a.seen[a.kept%remembered] = p
 	a.kept++
+}
+
+// observe takes in a grace period under this window.
+func (a *adaptive) observe(p aio.GracePeriod) {
 	a.n++
 	a.worst = max(a.worst, p.Length)
+	if p.Length > a.part(high) {
+		a.late++
+	}
 }
 
 // fit is the number of requests that would have taken aim·B.
@@ -178,7 +200,7 @@ func (a *adaptive) begin() {
 	if a.before.ticks == 0 {
 		a.before = a.open
 	}
-	a.open, a.shrunk = meter{}, false
+	a.open, a.shrunk, a.growAgain = meter{}, false, 0
 	w, most, slow := Unlimited, max(firstWindow, a.done()), false
 	if a.kept > 0 {
 		most = 1
@@ -198,8 +220,12 @@ func (a *adaptive) begin() {
 }
 
 func (a *adaptive) set(w int) {
-	a.window, a.level, a.lost, a.n, a.worst = w, meter{}, 0, 0, 0
+	a.window, a.lost, a.proven, a.trusted = w, 0, 0, false
+	a.anew()
 }
+
+// anew begins to observe the window.
+func (a *adaptive) anew() { a.level, a.n, a.worst, a.late = meter{}, 0, 0, 0 }
 
 // shrink follows a grace period, over or not, that is too long.
 func (a *adaptive) shrink(now time.Duration, p aio.GracePeriod) {
@@ -209,9 +235,15 @@ func (a *adaptive) shrink(now time.Duration, p aio.GracePeriod) {
 	if a.shrunk && a.before.ticks > 0 && (p.InFlight > a.window || !a.measured()) {
 		return // it is not of this window, or too soon to tell what that costs
 	}
+	if a.trusted && a.late < 2 && p.Length <= 2*a.part(high) {
+		return
+	}
 	w := a.fit(p)
-	if !a.shrunk {
+	switch {
+	case !a.shrunk:
 		w = a.first(p)
+	case a.proven > 0:
+		w, a.growAgain = max(w, a.proven), now+beliefs
 	}
 	if w = max(w, a.floor); w < a.window {
 		a.shrunk = true
@@ -252,22 +284,23 @@ func (a *adaptive) guard(now time.Duration) {
 //	(1 + W / in flight before) / 2
 func (a *adaptive) loss() float64 { return (1 + min(1, float64(a.window)/a.before.depth())) / 2 }
 
-// grow follows a grace period under this window.
-func (a *adaptive) grow(p aio.GracePeriod) {
-	if p.InFlight < a.window {
-		return // more would not be used
-	}
-	if !a.shrunk {
-		if p.Length < a.part(low) {
-			a.set(max(a.window, min(a.fit(p), 4*a.window)))
-		}
+// grow follows a grace period under this window. One that isn't full would not be used if it were larger.
+func (a *adaptive) grow(now time.Duration, p aio.GracePeriod) {
+	full := p.InFlight >= a.window
+	if full && !a.shrunk && p.Length < a.part(low) {
+		a.set(max(a.window, min(a.fit(p), 4*a.window)))
 		return
 	}
 	if a.n < remembered || a.level.span() < time.Second {
 		return
 	}
 	suffers := a.level.rate() < 0.95*a.before.rate()
-	if a.worst < a.part(low) || suffers && a.worst < a.part(high) {
-		a.set(a.window + max(1, a.window/8))
+	if full && a.shrunk && now >= a.growAgain && (a.worst < a.part(low) || suffers && a.worst < a.part(high)) {
+		proven := a.window
+		a.set(proven + max(1, proven/8))
+		a.proven = proven
+		return
 	}
+	a.trusted = a.late == 0
+	a.anew()
 }

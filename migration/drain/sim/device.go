@@ -19,10 +19,11 @@ type device interface {
 type servers struct {
 	free    []time.Duration // when each will be
 	service func(r *request) time.Duration
+	wakes   time.Duration // what one that has nothing to do takes to begin
 }
 
 func newServers(n int, service func(*request) time.Duration) *servers {
-	return &servers{make([]time.Duration, n), service}
+	return &servers{free: make([]time.Duration, n), service: service}
 }
 
 func (d *servers) submit(now time.Duration, r *request) time.Duration {
@@ -32,7 +33,7 @@ func (d *servers) submit(now time.Duration, r *request) time.Duration {
 			i = k
 		}
 	}
-	d.free[i] = max(d.free[i], now) + d.service(r)
+	d.free[i] = max(d.free[i], now+d.wakes) + d.service(r)
 	return d.free[i]
 }
 
@@ -123,6 +124,20 @@ func (d *freezing) submit(now time.Duration, r *request) time.Duration {
 		d.free[0] = start + d.frozen - in
 	}
 	return d.servers.submit(now, r)
+}
+
+// late completes nothing for a while at the end of every period, as seen from a host whose processors are elsewhere.
+type late struct {
+	device
+	period, away time.Duration
+}
+
+func (d late) submit(now time.Duration, r *request) time.Duration {
+	done := d.device.submit(now, r)
+	if left := d.period - done%d.period; left < d.away {
+		return done + left
+	}
+	return done
 }
 
 // near returns times within ±part of the mean.

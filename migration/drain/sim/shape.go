@@ -19,6 +19,11 @@ type Shape struct {
 
 func one(d device, g guest) []*disk { return []*disk{{guest: g, device: d}} }
 
+// besideSlow has the VM kept in EBB by a second disk, whose requests take longer than any drain may.
+func besideSlow(rng *rand.Rand, d device, g guest) []*disk {
+	return []*disk{{guest: g, device: d}, {guest: guest{depth: 1}, device: endless(near(rng, 400*ms, 0.05))}}
+}
+
 func smooth(rng *rand.Rand, iops float64) *servers {
 	return newServers(1, near(rng, time.Duration(float64(time.Second)/iops), 0.05))
 }
@@ -71,6 +76,14 @@ var Shapes = []Shape{
 	}},
 	{"40 at once, unfair", "the same, but who waits may wait for long, as others overtake", true, func(rng *rand.Rand) []*disk {
 		return one(&unfair{servers: newServers(40, near(rng, 90*ms, 0.1)), rng: rng}, guest{depth: 120})
+	}},
+	{"40 at once, kept", "the same, but one that has been idle begins 5 ms later; beside a disk that can't be drained", false, func(rng *rand.Rand) []*disk {
+		d := newServers(40, near(rng, 90*ms, 0.02))
+		d.wakes = 5 * ms
+		return besideSlow(rng, &unfair{servers: d, rng: rng}, guest{depth: 120})
+	}},
+	{"late host, kept", "80 ms each, any number at once, but once in 3 s nothing completes for 0.15 s; beside a disk that can't be drained", false, func(rng *rand.Rand) []*disk {
+		return besideSlow(rng, late{endless(near(rng, 80*ms, 0.02)), 3 * time.Second, 150 * ms}, guest{depth: 64})
 	}},
 	{"flushes, serial", "1 ms each, every 100th a flush of 50 to 300 ms, one at a time; 64 outstanding", true, func(rng *rand.Rand) []*disk {
 		return one(newServers(1, flushes(rng, 50*ms, 300*ms, near(rng, ms, 0.3))), guest{depth: 64, next: flushEvery(100)})

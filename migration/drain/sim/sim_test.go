@@ -64,6 +64,28 @@ func TestHungDisk(t *testing.T) {
 	}
 }
 
+// A window that grew for trial and turned out to be too much goes back to what it was, not to what would fit if the disk did one request after
+// another; and a grace period that was too long once doesn't keep it from growing ever after.
+func TestLossesDontLast(t *testing.T) {
+	for _, c := range []struct {
+		shape string
+		since time.Duration
+		least int
+	}{{"40 at once, kept", 100 * ms, 36}, {"late host, kept", 2 * time.Second, 64}} {
+		for seed := range uint64(10) {
+			least := drain.Unlimited
+			Run(ByName(c.shape), drain.Adaptive, nil, seed, func(disk int, p Point) {
+				if disk == 0 && p.At > c.since {
+					least = min(least, p.Window)
+				}
+			})
+			if least < c.least {
+				t.Errorf("%s, seed %d: a window of %d, after %v", c.shape, seed, least, c.since)
+			}
+		}
+	}
+}
+
 // What a hang looked like has no part in the window afterwards.
 func TestAfterHang(t *testing.T) {
 	least := drain.Unlimited
