@@ -103,7 +103,7 @@ func BenchmarkAttach(b *testing.B) {
 	b.Setenv("EBB_CHECK", "")
 	for kind := range openers {
 		b.Run(engineNames[kind], func(b *testing.B) {
-			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), EngineKind(kind).Processors()+1)))
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), Processors+1)))
 			const others, demand, window = 31, 256, time.Second
 			fd := fullFile(b, "/dev/shm", 64<<20)
 			attaches, spent := 0, time.Duration(0)

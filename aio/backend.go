@@ -64,6 +64,7 @@ type operation struct {
 	mode   uint32       // opAllocate: FALLOC_FL_*
 	dsync  bool         // opWrite: on stable storage before it completes
 	async  bool         // may block: don't try it inline first
+	nowait bool         // opRead, opWrite: the kernel's threads are not for it
 	file   handOver     // opRead, opWrite: what its file needs
 }
 
@@ -84,6 +85,16 @@ type event struct {
 	kind   eventKind
 	id     uint64 // an operation's or, for the other kinds, a watch's
 	result int32  // eventDone, eventBroken, eventNoRoom: as the system call's, or -errno
+}
+
+// tried is the result of an operation that was asked not to block. What a file can't do in that way, or at this place of it (a file system
+// that goes on buffered where it can't do direct I/O, before Linux 6.1), and says so only now, is to be tried again as what would block is.
+// Whether that was the reason EINVAL doesn't say; a worker finds out.
+func tried(result int32) int32 {
+	if errno := unix.Errno(-result); errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
+		return -int32(unix.EAGAIN)
+	}
+	return result
 }
 
 type eventKind uint8

@@ -139,7 +139,7 @@ func benchmarkReads(b *testing.B, kind EngineKind, dir string, disks, depth int,
 		cfg.MaxCapacity, buffers = disks*depth, 2*disks*depth
 	}
 	// As a machine does it.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), kind.Processors()+1)))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), Processors+1)))
 	e, err := New(cfg)
 	must(b, err)
 	fd := fullFile(b, dir, size)

@@ -19,20 +19,24 @@ const (
 //	all        slots               ⌈n / 64⌉ · 64     n = capacity + requests written off, see fit
 //	uring      completion entries  ≥ n + 1024, a power of two; where the kernel can't
 //	                               resize them ≥ limit + 1024, made once
-//	           kernel workers      min(max(n, 64), workers) of either kind, only while they block
+//	           kernel's threads    min(max(n, 64), workers) of either kind, only while they block
 //	native     io_setup events     ≥ n, a power of two if fs.aio-max-nr allows it; a new context,
 //	                               made by another thread, beside the old one until that is empty
-//	native,    workers             min(max(n, 64), workers), only while they block
-//	threads
+//	all        workers             min(max(n, 64), workers), only while they block; workers.go shares them out among files
 //
-//	workers = min(1024, room - 64), with uring half of that room
+//	workers = min(1024, room - 64), with uring a third of that room
 //	                                   room: threads the host still lets us start (pids.go)
 //
-// With uring nobody shares the kernel's workers out among files. So a port all of whose transfers need one has
+// Nobody shares the kernel's threads out among files. So a port all of whose transfers need one has
 //
 //	window ≤ max(1, workers / (1 + ports of that kind))
 //
-// in flight at most, and when it hangs the others go on, also those of another kind, some of whose transfers need one.
+// in flight at most, and when it hangs the others go on, also those of another kind, some of whose transfers need one. Those of the latter with O_DIRECT
+// leave that to the kernel for up to
+//
+//	workers / ports with O_DIRECT
+//
+// requests in flight. Transfers beyond that are asked not to block, and go to ebb's workers if they would.
 func capacityFor(demand, limit int) int {
 	return min(max(demand, minCapacity), limit)
 }
@@ -79,15 +83,18 @@ func (e *Engine) fit() {
 	}
 }
 
-// shareWorkers bounds the ports whose transfers all need one of the kernel's workers.
+// shareWorkers shares the kernel's threads out among the ports.
 func (e *Engine) shareWorkers() {
 	if e.kind != EngineUring {
 		return
 	}
-	var handed []*Port
+	var handed, direct []*Port
 	for p := range e.ports {
-		if p.handOver >= handRemote {
+		switch {
+		case p.handOver >= handRemote:
 			handed = append(handed, p)
+		case p.handOver == handBlocking:
+			direct = append(direct, p)
 		}
 	}
 	for _, p := range handed {
@@ -98,6 +105,9 @@ func (e *Engine) shareWorkers() {
 		if p.bounds[CauseWorkers] != share {
 			p.setBound(CauseWorkers, share)
 		}
+	}
+	for _, p := range direct {
+		p.mayBlock = max(1, e.workers/len(direct))
 	}
 }
 

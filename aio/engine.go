@@ -37,7 +37,7 @@ type Engine struct {
 	kind    EngineKind // the backend's; doesn't change once New has returned
 	thread  int        // nor does its id
 	limit   int        // most credits
-	workers int        // most threads for what blocks; with io_uring, of either kind
+	workers int        // most threads for what blocks; with io_uring, of each kind
 	closing bool
 
 	threadRoom  int    // threads that may still be started, as of New
@@ -250,7 +250,7 @@ func (e *Engine) enter(block bool) {
 // last of it is ready. Files in memory and other threads have no such use of the time.
 func (e *Engine) feed(p *Port) {
 	const least = 2 // the kernel's own bound: so many it does not hold back
-	if e.queued >= least && 2*e.queued >= e.inFlight && p.handOver == handBlocking && e.backend.unaided() {
+	if e.queued >= least && 2*e.queued >= e.inFlight && p.handOver <= handBuffered && e.backend.unaided() {
 		e.enter(false)
 	}
 }

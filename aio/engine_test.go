@@ -197,6 +197,7 @@ func testRequestsOnFiles(t *testing.T, cfg Config) {
 			if a := g.do(rw(Read, 0, 0, whole)); a.err != 0 || bytes.ContainsFunc(whole, func(r rune) bool { return r != 0 }) {
 				t.Errorf("after zeroes: %v", a)
 			}
+			must(t, p.Idle(deadline(t))) // the last answer came before it was counted
 			if s := p.Stats(); s.Read.Errors+s.Write.Errors+s.Long.Errors != 0 || s.InFlight != 0 || s.Write.Bytes == 0 {
 				t.Errorf("%+v", s)
 			}

@@ -26,6 +26,7 @@ type handOver uint8
 
 const (
 	handBlocking handOver = iota // nothing but what would block
+	handBuffered                 // the same, through the page cache: io_uring sees to it itself
 	handLarge                    // of a file in memory
 	handRemote                   // nothing that Linux AIO takes
 	handAll
@@ -33,12 +34,15 @@ const (
 
 // handOverOf finds out about a file, and marks it if it is in memory.
 func handOverOf(fd int) handOver {
-	if knowsNowait(fd) {
-		return handBlocking
-	}
 	var fs unix.Statfs_t
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_DIRECT == 0 || unix.Fstatfs(fd, &fs) != nil {
+	direct := err == nil && flags&unix.O_DIRECT != 0
+	switch {
+	case knowsNowait(fd) && direct:
+		return handBlocking
+	case knowsNowait(fd):
+		return handBuffered
+	case !direct || unix.Fstatfs(fd, &fs) != nil:
 		return handAll
 	}
 	switch fs.Type {
@@ -62,6 +66,7 @@ func (p *Port) hand(s *slot, op *operation) {
 	transfer := op.code == opRead || op.code == opWrite
 	if transfer {
 		op.file = p.handOver
+		op.nowait = p.handOver == handBlocking && p.inFlight > p.mayBlock
 	}
 	if p.handOver == handLarge {
 		op.async = op.async || transfer && op.length > maxInline || op.code == opWrite && p.elsewhere > 0

@@ -95,16 +95,46 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// Only what has to is handed to the kernel's threads at once.
-func TestSyncFilesAreNotTried(t *testing.T) {
+// With io_uring, what has to goes to other threads at once.
+func TestWhatTheRingGets(t *testing.T) {
 	lockThread(t)
 	r := newTestRing(t, 64)
-	for file, want := range map[handOver]bool{handBlocking: false, handLarge: false, handRemote: true, handAll: true} {
-		r.submit(&operation{code: opRead, fd: 0, file: file, iov: []unix.Iovec{iovec(make([]byte, 1))}})
-		if got := r.sqes[(r.tail-1)&uint32(len(r.sqes)-1)].flags&sqeAsync != 0; got != want {
-			t.Errorf("file %v: handed over %v", file, got)
+	r.workers.execute = func(*operation) int32 { return 0 }
+	buffer := []unix.Iovec{iovec(make([]byte, 1))}
+	const worker, kernel = -1, -2
+	for _, c := range []struct {
+		op   operation
+		want int // RWF_*; or whose thread it is handed over to
+	}{
+		{operation{code: opRead, file: handBlocking}, 0},
+		{operation{code: opRead, file: handBlocking, nowait: true}, unix.RWF_NOWAIT},
+		{operation{code: opWrite, file: handBlocking, nowait: true, dsync: true}, unix.RWF_NOWAIT | unix.RWF_DSYNC},
+		{operation{code: opRead, file: handBlocking, async: true}, worker},
+		{operation{code: opRead, file: handBuffered}, 0},
+		{operation{code: opWrite, file: handBuffered}, 0},
+		{operation{code: opRead, file: handBuffered, async: true}, kernel},
+		{operation{code: opWrite, file: handLarge}, 0},
+		{operation{code: opRead, file: handLarge, async: true}, kernel},
+		{operation{code: opRead, file: handRemote}, kernel},
+		{operation{code: opRead, file: handAll}, kernel},
+		{operation{code: opSync}, worker},
+		{operation{code: opAllocate}, worker},
+	} {
+		c.op.iov = buffer
+		tail := r.tail
+		r.submit(&c.op)
+		got := worker
+		if r.tail != tail {
+			sqe := &r.sqes[tail&uint32(len(r.sqes)-1)]
+			if got = int(sqe.opFlags); sqe.flags&sqeAsync != 0 {
+				got = kernel
+			}
 		}
-		r.tail--
+		if got != c.want || (got == worker) != (len(r.workers.batch) == 1) || (got == kernel) != (r.handed == 1) {
+			t.Errorf("%+v: %#x, %d to workers, %d to the kernel's threads; want %#x", c.op, got, len(r.workers.batch), r.handed, c.want)
+		}
+		r.tail, r.handed = tail, 0
+		r.workers.inFlight, r.workers.batch = 0, r.workers.batch[:0]
 	}
 }
 
@@ -120,11 +150,12 @@ func TestWorkersAreShared(t *testing.T) {
 		kind     EngineKind
 		handOver [3]handOver
 		want     [3]int
+		mayBlock int // handBlocking
 	}{
-		{EngineUring, [3]handOver{handAll, handBlocking, handLarge}, [3]int{512, Unlimited, Unlimited}},
-		{EngineUring, [3]handOver{handAll, handBlocking, handRemote}, [3]int{341, Unlimited, 341}},
-		{EngineUring, [3]handOver{handAll, handAll, handAll}, [3]int{256, 256, 256}},
-		{EngineUring, [3]handOver{handBlocking, handBlocking, handAll}, [3]int{Unlimited, Unlimited, Unlimited}}, // there are enough
+		{EngineUring, [3]handOver{handAll, handBlocking, handLarge}, [3]int{512, Unlimited, Unlimited}, 1024},
+		{EngineUring, [3]handOver{handAll, handBlocking, handRemote}, [3]int{341, Unlimited, 341}, 1024},
+		{EngineUring, [3]handOver{handAll, handAll, handAll}, [3]int{256, 256, 256}, 0},
+		{EngineUring, [3]handOver{handBlocking, handBlocking, handAll}, [3]int{Unlimited, Unlimited, Unlimited}, 512}, // there are enough
 	} {
 		e.kind = c.kind
 		for i, p := range ports {
@@ -136,6 +167,15 @@ func TestWorkersAreShared(t *testing.T) {
 			if s := p.Stats(); s.Windows[CauseWorkers] != c.want[i] || p.window != c.want[i] {
 				t.Errorf("%v, files %v: disk %d may have %d in flight, want %d", c.kind, c.handOver, i, s.Windows[CauseWorkers], c.want[i])
 			}
+			for _, beyond := range []int{0, 1} {
+				op := operation{code: opRead}
+				p.inFlight = c.mayBlock + beyond
+				p.hand(&slot{}, &op)
+				if want := p.handOver == handBlocking && beyond == 1; op.nowait != want {
+					t.Errorf("files %v: with %d in flight disk %d is asked not to block: %v", c.handOver, p.inFlight, i, op.nowait)
+				}
+			}
+			p.inFlight = 0
 		}
 	}
 	f := newFake(t, 1<<20)

@@ -12,8 +12,8 @@ import (
 type EngineKind uint8
 
 const (
-	// EngineUring is io_uring: one system call a turn, and the kernel's own threads for
-	// what blocks. Where io_uring is refused or too old New takes the next one instead.
+	// EngineUring is io_uring: one system call a turn, and the kernel's threads or workers for what blocks.
+	// Where io_uring is refused or too old New takes the next one instead.
 	EngineUring EngineKind = iota
 
 	// EngineNative is Linux AIO, for what it can do without blocking, and workers for the
@@ -44,18 +44,12 @@ func ParseEngine(name string) (EngineKind, error) {
 	return 0, fmt.Errorf("there is no such engine; write uring, native or threads")
 }
 
-// Processors is how many of Go's processors (runtime.GOMAXPROCS) an engine of this kind
-// makes good use of, beside those of the rest of the program: one for its thread, and for
-// workers enough that one that blocks may keep its own. Where they are scarce Go's monitor
+// Processors is how many of Go's processors (runtime.GOMAXPROCS) an engine makes good use of, beside those of the rest of the
+// program: one for its thread, and for workers enough that one that blocks may keep its own. Where they are scarce Go's monitor
 // takes it away and the worker has to queue for another when it comes back: with 2, reads of
-// a real disk at a depth of 64 took twice the CPU time and came at less than half the rate
+// a real disk by workers at a depth of 64 took twice the CPU time and came at less than half the rate
 // of those with 16.
-func (k EngineKind) Processors() int {
-	if k == EngineNative || k == EngineThreads {
-		return 16
-	}
-	return 1
-}
+const Processors = 16
 
 // opener makes a backend for at most limit operations in flight, on the thread that will
 // use it, and returns the limit it can really back.

@@ -21,6 +21,8 @@ import (
 //	no RWF_NOWAIT, on NFS       up to 64 KiB                 worker
 //	no RWF_NOWAIT, elsewhere    worker                       worker
 //
+// One thing blocks it nevertheless: a write to a regular file whose file system is frozen, whatever is asked.
+//
 // Completions come through memory shared with the kernel, without a system call; an eventfd,
 // watched by epoll beside the guests' kicks, ends the sleep. Those of files on tmpfs, which are
 // there before there could be a sleep, don't signal it.
@@ -182,7 +184,7 @@ func (n *native) submit(op *operation) {
 	var inline bool
 	switch n.fileOf(op.fd) {
 	case fileDirect:
-		inline = op.file == handBlocking || fits(op.iov, maxInline)
+		inline = op.file <= handBuffered || fits(op.iov, maxInline)
 	case fileBuffered:
 		inline = op.code == opRead && fits(op.iov, maxInline)
 	}
@@ -193,7 +195,7 @@ func (n *native) submit(op *operation) {
 	b := &n.iocbs[n.queued]
 	*b = iocb{data: op.id, opcode: aioOpcode(op), fd: uint32(op.fd), offset: op.offset}
 	b.setBuffers(op.iov)
-	if op.file == handBlocking {
+	if op.file <= handBuffered {
 		b.rwFlags = unix.RWF_NOWAIT
 	}
 	if op.file != handLarge { // else it is complete when io_submit returns

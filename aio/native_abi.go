@@ -1,7 +1,5 @@
 package aio
 
-import "golang.org/x/sys/unix"
-
 // The kernel's Linux AIO interface: include/uapi/linux/aio_abi.h, and struct aio_ring of fs/aio.c.
 
 const (
@@ -50,13 +48,7 @@ type aioRing struct {
 	headerLength     uint32 // bytes
 }
 
-// event is the engine's view of it. What RWF_NOWAIT can't do on this file, or at this place of it (a file system
-// that goes on buffered where it can't do direct I/O, before Linux 6.1), and says so only now, is to be tried again as what would block is.
-// Whether that was the reason EINVAL doesn't say; a worker finds out.
+// event is the engine's view of it.
 func (e *ioEvent) event() event {
-	ev := event{kind: eventDone, id: e.data, result: int32(e.res)}
-	if errno := unix.Errno(-ev.result); errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
-		ev.result = -int32(unix.EAGAIN)
-	}
-	return ev
+	return event{kind: eventDone, id: e.data, result: tried(int32(e.res))}
 }

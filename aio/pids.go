@@ -35,7 +35,7 @@ func enoughThreads(room int, bound string) error {
 func (k EngineKind) workersIn(room int) int {
 	kinds := 1
 	if k == EngineUring {
-		kinds = 2 // of the kernel's threads: so many of each
+		kinds = 3 // and the two of the kernel's threads: so many of each
 	}
 	return min(maxWorkers, (room-spareThreads)/kinds)
 }

@@ -42,7 +42,7 @@ func TestWorkersIn(t *testing.T) {
 		if got, err := EngineThreads.workersIn(c[0]), enoughThreads(c[0], ""); got != c[1] || err != nil {
 			t.Errorf("room for %d: %d workers, %v", c[0], got, err)
 		}
-		if got := EngineUring.workersIn(c[0]); got != min(maxWorkers, (c[0]-spareThreads)/2) {
+		if got := EngineUring.workersIn(c[0]); got != min(maxWorkers, (c[0]-spareThreads)/3) {
 			t.Errorf("room for %d: %d workers of either kind", c[0], got)
 		}
 	}

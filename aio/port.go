@@ -90,6 +90,7 @@ type Port struct {
 	bounce     bouncePool // bounce.go
 	lacks      stepSet    // what the file can't do (zeroes.go)
 	handOver   handOver   // inline.go
+	mayBlock   int        // uring, with O_DIRECT: requests in flight of which each may take a thread of the kernel's
 	elsewhere  int        // of the operations in flight, those that change the file on another thread
 	keep       func(Failure) bool
 	syncFailed func(unix.Errno) // PortConfig.SyncFailed

@@ -30,9 +30,11 @@ const (
 // What an entry's user data says: kind in the top byte, below it a slot's id or a watch's.
 const (
 	userOperation = uint64(iota) << 56
-	userHanded    // an operation too, handed over to another thread by us
+	userTried     // an operation too, that was asked not to block
+	userHanded    // one that was handed over to the kernel's threads
 	userWatch
 	userRemoval
+	userWake
 	userKind = uint64(0xff) << 56
 )
 
@@ -47,6 +49,11 @@ const (
 // while the poll stays armed, and the eventfd need never be read. When the kernel ends a
 // poll (no IORING_CQE_F_MORE) it is armed again before the next wait; arming reports the
 // present state first, so nothing that came between is lost.
+//
+// What blocks goes to other threads, of which there are two sets. Fsync and fallocate go to ebb's workers, which are shared out among files.
+// Transfers stay with the kernel's, which cost half as much or less, and are there for all files
+// together: as soon as a slow disk's requests have used them up, the others' wait for that disk. So shareWorkers bounds them; what is beyond that
+// goes to ebb's workers, too.
 type ring struct {
 	fd             int
 	rings, entries []byte // mapped memory behind what follows
@@ -60,9 +67,12 @@ type ring struct {
 	cqes           []cqe
 	resizable      bool   // as far as its setup goes: newRing asks the kernel
 	wanted         uint32 // completion queue entries, from the next wait on
-	workers        int    // the kernel's threads, as it was last told; 0: never
 
-	handed int // operations in flight that we handed over to the kernel's threads
+	workers *workers
+	wake    int  // eventfd: ends a sleep, as the workers do
+	woken   bool // its poll is armed
+	threads int  // the kernel's, as it was last told; 0: never
+	handed  int  // operations in flight that we handed over to those
 
 	watches []ringWatch  // by id
 	control fifo[uint32] // watches to arm or to remove in the next wait
@@ -140,7 +150,7 @@ func setUpRing(limit int) (*ring, error) {
 				_ = unix.Close(fd)
 				return nil, err
 			}
-			return r, nil
+			return r, r.employ()
 		case errno == unix.EINVAL && i+1 < len(ringSetups):
 			i++
 		case errno == unix.ENOMEM && limit > minCapacity:
@@ -170,8 +180,19 @@ func (r *ring) init(p *ringParams) error {
 	return nil
 }
 
+// employ gives a ring its workers. On failure it is closed.
+func (r *ring) employ() error {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = r.unmap()
+		return fmt.Errorf("aio: eventfd: %w", err)
+	}
+	r.wake, r.workers = wake, newWorkers(wake)
+	return nil
+}
+
 func (r *ring) room() int {
-	return len(r.sqes) - r.queued()
+	return len(r.sqes) - r.queued() - len(r.workers.batch)
 }
 
 // queued is the number of entries the kernel has not taken yet.
@@ -188,30 +209,28 @@ func (r *ring) next() *sqe {
 }
 
 func (r *ring) submit(op *operation) {
+	if op.code > opWrite || op.async && op.file == handBlocking {
+		r.workers.add(op)
+		return
+	}
 	s := r.next()
 	s.fd = int32(op.fd)
-	s.userData = userOperation | op.id
-	if op.async || op.file >= handRemote || op.code > opWrite {
-		s.flags = sqeAsync // fsync and fallocate the kernel hands over by itself
+	s.opcode = rwOpcode(op)
+	s.offset = uint64(op.offset)
+	s.setBuffers(op.iov)
+	switch {
+	case op.async || op.file >= handRemote:
 		s.userData = userHanded | op.id
+		s.flags = sqeAsync
 		r.handed++
+	case op.nowait:
+		s.userData = userTried | op.id
+		s.opFlags = unix.RWF_NOWAIT
+	default:
+		s.userData = userOperation | op.id
 	}
-	switch op.code {
-	case opRead, opWrite:
-		s.opcode = rwOpcode(op)
-		s.offset = uint64(op.offset)
-		s.setBuffers(op.iov)
-		if op.dsync {
-			s.opFlags = unix.RWF_DSYNC
-		}
-	case opSync:
-		s.opcode = opcodeFsync
-		s.opFlags = fsyncDatasync
-	case opAllocate:
-		s.opcode = opcodeFallocate
-		s.offset = uint64(op.offset)
-		s.addr = uint64(op.length)
-		s.length = op.mode
+	if op.dsync {
+		s.opFlags |= unix.RWF_DSYNC
 	}
 }
 
@@ -252,16 +271,15 @@ func (r *ring) unwatch(id uint32) {
 
 // controlling queues the entries that arm and remove polls, as far as there is room.
 func (r *ring) controlling() {
+	if !r.woken && r.room() > 0 {
+		r.poll(r.wake, userWake)
+		r.woken = true
+	}
 	for r.control.len() > 0 && r.room() > 0 {
 		id := r.control.pop()
 		switch w := &r.watches[id]; w.state {
 		case watchArm:
-			s := r.next()
-			s.opcode = opcodePollAdd
-			s.fd = w.fd
-			s.length = pollAddMulti
-			s.opFlags = unix.POLLIN
-			s.userData = userWatch | uint64(id)
+			r.poll(int(w.fd), userWatch|uint64(id))
 			w.state = watchArmed
 		case watchRemove:
 			s := r.next()
@@ -273,26 +291,36 @@ func (r *ring) controlling() {
 	}
 }
 
-// resize fits the completion queue, with the next wait, and sets the number of the kernel's
-// threads. Its own bound is a few per CPU for all files together: one slow disk whose requests
-// block would use them up, and the flush of a fast disk would wait behind them. Threads
+// poll queues the entry that arms a poll.
+func (r *ring) poll(fd int, userData uint64) {
+	s := r.next()
+	s.opcode = opcodePollAdd
+	s.fd = int32(fd)
+	s.length = pollAddMulti
+	s.opFlags = unix.POLLIN
+	s.userData = userData
+}
+
+// resize fits the completion queue, with the next wait, and sets the number of workers, and of the kernel's
+// threads, of which there would be a few per CPU for all files together. They
 // are made only while others are blocked. There are two kinds of them: those for what blocks on files, and those for all else,
 // which the kernel takes for transfers that are handed over without a try, as it doesn't look at their files before.
 func (r *ring) resize(capacity, workers int) error {
+	r.workers.resize(workers)
 	if r.resizable {
 		r.wanted = uint32(1) << bits.Len32(uint32(capacity+cqSlack-1))
 	}
-	if workers == r.workers {
+	if workers == r.threads {
 		return nil
 	}
-	r.workers = workers
+	r.threads = workers
 	if errno := setMaxWorkers(r.fd, &[2]uint32{uint32(workers), uint32(workers)}); errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.15
 		return fmt.Errorf("aio: set io_uring's number of workers: %w", errno)
 	}
 	return nil
 }
 
-func (r *ring) forget(int) {}
+func (r *ring) forget(fd int) { r.workers.forget(fd) }
 
 // resizeCQ has the kernel make the rings anew with another number of completion queue
 // entries, a power of two. What is in flight or completed stays. It fails with EINVAL where
@@ -335,6 +363,17 @@ func (r *ring) fit() error {
 }
 
 func (r *ring) wait(block bool) error {
+	r.workers.flush()
+	if !block || !r.workers.sleep() {
+		return r.enter(false)
+	}
+	err := r.enter(true)
+	r.workers.awake()
+	return err
+}
+
+// enter hands the kernel what is queued, and fetches what has completed.
+func (r *ring) enter(block bool) error {
 	for {
 		if err := r.fit(); err != nil {
 			return err
@@ -342,7 +381,7 @@ func (r *ring) wait(block bool) error {
 		r.controlling()
 		atomic.StoreUint32(r.sqTail, r.tail)
 		var events uintptr
-		if block && r.control.len() == 0 && r.gone.len() == 0 && r.wanted == 0 {
+		if block && r.woken && r.control.len() == 0 && r.gone.len() == 0 && r.wanted == 0 {
 			events = 1
 		}
 		// Events are asked for even when none is waited for: only then does the kernel
@@ -350,7 +389,7 @@ func (r *ring) wait(block bool) error {
 		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.queued()), events, enterGetEvents, 0, 0)
 		switch errno {
 		case 0:
-			if r.control.len() == 0 {
+			if r.woken && r.control.len() == 0 {
 				return nil
 			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
@@ -365,14 +404,14 @@ func (r *ring) wait(block bool) error {
 
 // pending: wait turns deferred task work into completions.
 func (r *ring) pending() bool {
-	return r.gone.len() > 0 || *r.cqHead != atomic.LoadUint32(r.cqTail) || atomic.LoadUint32(r.sqFlags)&sqTaskrun != 0
+	return r.workers.pending() || r.gone.len() > 0 || *r.cqHead != atomic.LoadUint32(r.cqTail) || atomic.LoadUint32(r.sqFlags)&sqTaskrun != 0
 }
 
 // unaided: what blocks in spite of RWF_NOWAIT is not known.
-func (r *ring) unaided() bool { return r.handed == 0 }
+func (r *ring) unaided() bool { return r.handed+r.workers.inFlight == 0 }
 
 func (r *ring) reap(events []event) int {
-	n := 0
+	n := r.workers.reap(events)
 	for ; n < len(events) && r.gone.len() > 0; n++ {
 		events[n] = event{kind: eventGone, id: uint64(r.gone.pop())}
 	}
@@ -386,6 +425,11 @@ func (r *ring) reap(events []event) int {
 		case userOperation:
 			events[n] = event{kind: eventDone, id: c.userData &^ userKind, result: c.result}
 			n++
+		case userTried:
+			events[n] = event{kind: eventDone, id: c.userData &^ userKind, result: tried(c.result)}
+			n++
+		case userWake:
+			r.woken = r.woken && c.flags&cqeMore != 0
 		case userWatch:
 			if ev, ok := r.polled(uint32(c.userData), c.result, c.flags); ok {
 				events[n] = ev
@@ -431,6 +475,16 @@ func (r *ring) polled(id uint32, result int32, flags uint32) (event, bool) {
 }
 
 func (r *ring) close() error {
+	r.workers.close()
+	err := r.unmap()
+	if e := unix.Close(r.wake); err == nil {
+		err = e
+	}
+	return err
+}
+
+// unmap gives back what the kernel made.
+func (r *ring) unmap() error {
 	err := unix.Munmap(r.rings)
 	if e := unix.Munmap(r.entries); err == nil {
 		err = e

@@ -29,16 +29,13 @@ const (
 
 	opcodeReadv      = 1
 	opcodeWritev     = 2
-	opcodeFsync      = 3
 	opcodePollAdd    = 6
 	opcodePollRemove = 7
-	opcodeFallocate  = 17
 	opcodeRead       = 22
 	opcodeWrite      = 23
 
-	sqeAsync      = 1 << 4 // IOSQE_ASYNC
-	fsyncDatasync = 1 << 0
-	pollAddMulti  = 1 << 0 // in sqe.length
+	sqeAsync     = 1 << 4 // IOSQE_ASYNC
+	pollAddMulti = 1 << 0 // in sqe.length
 
 	cqeMore = 1 << 1 // IORING_CQE_F_MORE
 )

@@ -118,7 +118,7 @@ func TestResizeInFlight(t *testing.T) {
 			if r.room() == 0 {
 				must(t, r.wait(false))
 			}
-			r.submit(&operation{id: next, code: opRead, fd: fd, iov: []unix.Iovec{iovec(b)}, offset: -1})
+			r.submit(&operation{id: next, code: opRead, fd: fd, file: handLarge, iov: []unix.Iovec{iovec(b)}, offset: -1})
 			next++
 		}
 	}

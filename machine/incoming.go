@@ -107,7 +107,7 @@ func (in *Incoming) take(d description, disks []Disk) (err error) {
 	if err := m.joinGroups(); err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), m.cfg.CPUs+2+m.engine.Stats().Engine.Processors()))
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), m.cfg.CPUs+2+aio.Processors))
 	if in.hw, err = newHardware(m); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func New(cfg Config) (*Machine, error) {
 	}
 	// vCPUs and the engine sit in system calls on threads of their own; the rest
 	// of the program must not wait for them to come back.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+2+m.engine.Stats().Engine.Processors()))
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.CPUs+2+aio.Processors))
 	return m, nil
 }
 

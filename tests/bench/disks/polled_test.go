@@ -88,7 +88,7 @@ func must(b testing.TB, err error) {
 // polled has ebb carry out the requests.
 func polled(b *testing.B, kind aio.EngineKind, s setup, images []string) result {
 	// As a machine with one vCPU does it; a thread for the guest, one for us.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4+kind.Processors())))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4+aio.Processors)))
 	e, err := aio.New(aio.Config{Engine: kind})
 	must(b, err)
 	g := newPollingGuest(b, s)
