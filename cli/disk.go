@@ -15,7 +15,7 @@ import (
 	"github.com/ebb-vmm/ebb/machine"
 )
 
-var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error"}
+var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error", "format"}
 
 // parseDisks reads the values of --disk: comma-separated keys, of which path is
 // needed. A comma in a value is written twice, as for QEMU. Disks without an id
@@ -112,6 +112,10 @@ func parseKeys(spec string) (d machine.Disk, err error) {
 			d.Weight, err = parseNumber(value, 1, aio.MaxWeight)
 		case "error":
 			d.Errors, err = blk.ParseErrorPolicy(value)
+		case "format":
+			if d.Raw = value == "raw"; !d.Raw {
+				err = errors.New("only raw images can be used; give one made with: qemu-img convert -O raw OLD NEW")
+			}
 		}
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", item, err)
