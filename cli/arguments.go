@@ -50,6 +50,18 @@ func optionsFirst(args []string, commands []*cli.Command) []string {
 	return slices.Concat(args[:n], options, dashes, others)
 }
 
+// helpBehind turns `ebb help disk add` into `ebb disk help add`: the library's help looks at one name only.
+func helpBehind(args []string, commands []*cli.Command) []string {
+	if len(args) < 4 || args[1] != "help" && args[1] != "h" {
+		return args
+	}
+	i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[2]) })
+	if i < 0 || commands[i].Subcommands == nil {
+		return args
+	}
+	return slices.Concat(args[:1], []string{args[2], args[1]}, args[3:])
+}
+
 // takesValue reports whether the argument behind option belongs to it.
 func takesValue(flags []cli.Flag, option string) bool {
 	name := strings.TrimPrefix(strings.TrimPrefix(option, "-"), "-")

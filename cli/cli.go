@@ -40,6 +40,16 @@ func (g guestEnd) Error() string { return fmt.Sprintf("exit code %d", int(g)) }
 // the main goroutine only.
 func init() { runtime.LockOSThread() }
 
+// helpWidth is where lines of a help are broken, in columns. An option's should not reach it: its second line would not be under its
+// first's text.
+const helpWidth = 120
+
+func init() {
+	cli.HelpPrinter = func(w io.Writer, template string, data any) {
+		cli.HelpPrinterCustom(w, template, data, map[string]any{"wrapAt": func() int { return helpWidth }})
+	}
+}
+
 // Main runs the command line and returns the exit code.
 func Main(args []string) int {
 	app := &cli.App{
@@ -62,7 +72,7 @@ func Main(args []string) int {
 			return cli.ShowAppHelp(c)
 		},
 	}
-	err := app.Run(optionsFirst(args, app.Commands))
+	err := app.Run(optionsFirst(helpBehind(args, app.Commands), app.Commands))
 	var (
 		end   guestEnd
 		usage usageError

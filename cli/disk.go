@@ -17,6 +17,21 @@ import (
 
 var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error", "format"}
 
+// diskKeysHelp is a line for each.
+const diskKeysHelp = `  path=FILE             a raw image file or a block device
+  id=NAME               its name in messages (default: vda, vdb, ... by its place)
+  serial=TEXT           what the guest reads as serial number (default: the id)
+  readonly              the guest can't write
+  direct                past the host's page cache
+  queues=N              virtqueues (default: one per vCPU)
+  queue-size=N          entries of each, a power of two from 4 to 1024 (default: 256)
+  iops=RATE[:BURST]     requests a second (default: no limit)
+  bps=SIZE[:BURST]      bytes a second, such as 20M (default: no limit)
+  group=NAME            shares its limits with the other disks of the group
+  weight=N              its part of the engine, 1 to 1000 (default: 100)
+  error=report|stop     what a failed request does to the guest (default: stop when storage is full)
+  format=raw            it is raw, though it begins as another format's images do`
+
 // parseDisks reads the values of --disk: comma-separated keys, of which path is
 // needed. A comma in a value is written twice, as for QEMU. Disks without an id
 // are called vda, vdb, ... by their place.

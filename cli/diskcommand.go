@@ -34,7 +34,7 @@ func diskAddCommand() *cli.Command {
 		Name:        "add",
 		Usage:       "attach a disk and print its id",
 		UsageText:   "ebb disk add NAME path=FILE[,KEY=VALUE]...",
-		Description: "The keys are those of `ebb run --disk`.",
+		Description: "The keys are those of `ebb run --disk`:\n" + diskKeysHelp,
 	}, func(c *cli.Context, vm *control.Client, args []string) error {
 		if _, err := parseKeys(args[1]); err != nil {
 			return usagef("disk add %s: %w", args[1], err)

@@ -26,8 +26,8 @@ var cancelLimit = 30 * time.Second
 
 func tlsFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tls-dir", Usage: "`DIRECTORY` with cert.pem and key.pem of this host, and ca.pem that has signed both hosts'"},
-		&cli.BoolFlag{Name: "insecure", Usage: "without TLS beyond this host: anybody on the way can read and change the guest"},
+		&cli.StringFlag{Name: "tls-dir", Usage: "`DIRECTORY` with this host's cert.pem and key.pem, and ca.pem"},
+		&cli.BoolFlag{Name: "insecure", Usage: "without TLS: others can read and change the guest"},
 	}
 }
 
@@ -42,12 +42,12 @@ func migrateCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "downtime", Usage: "how `LONG` the vCPUs may stand", Value: "50ms"},
 			&cli.StringFlag{Name: "stall", Usage: "how `LONG` a disk may take no requests", Value: "150ms"},
-			&cli.StringFlag{Name: "drain", Usage: "`POLICY`: adaptive, serial (one request at a time) or off (stop the guest, then wait for its disks)", Value: "adaptive"},
+			&cli.StringFlag{Name: "drain", Usage: "`POLICY`: adaptive, serial (one request at a time) or off (stop, then wait)", Value: "adaptive"},
 			&cli.StringFlag{Name: "streams", Usage: "`NUMBER` of connections for memory", Value: strconv.Itoa(migration.DefaultStreams)},
 			&cli.StringFlag{Name: "bandwidth", Usage: "most `BYTES` of memory a second, such as 100M, but for the last of it"},
 			&cli.StringFlag{Name: "timeout", Usage: "how `LONG` all of it may take", Value: "10m"},
 			&cli.StringFlag{Name: "on-timeout", Usage: "`WHAT` then: cancel, or force, which may exceed --downtime and --stall", Value: "cancel"},
-			&cli.BoolFlag{Name: "allow-cached", Usage: "images without direct may be on storage of several hosts, which keeps their caches coherent"},
+			&cli.BoolFlag{Name: "allow-cached", Usage: "images without direct are on storage that keeps hosts' caches coherent"},
 			&cli.StringFlag{Name: "report", Usage: "write all that was measured to `FILE`, as JSON"},
 			&cli.BoolFlag{Name: "json", Usage: "print progress and the result as JSON, an object a line"},
 		}, tlsFlags()...),

@@ -31,7 +31,7 @@ func receiveCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to wait at, tcp:HOST:PORT"},
 			&cli.StringSliceFlag{Name: "disk-path", Usage: "`ID=FILE`: the image of the disk with this id, as often as needed"},
-			&cli.StringFlag{Name: "disk-dir", Usage: "`DIRECTORY` with the other disks' images, under the names that they have at the source"},
+			&cli.StringFlag{Name: "disk-dir", Usage: "`DIRECTORY` with the other disks' images, named as at the source"},
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME` here (default: its name at the source)"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial console is: stdio, none or file:FILE", Value: "stdio"},
 			&cli.StringFlag{Name: "control", Usage: "control socket `PATH` (default: by the VM's name in $XDG_RUNTIME_DIR/ebb)"},

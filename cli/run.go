@@ -22,7 +22,8 @@ func runCommand() *cli.Command {
 		Name:  "run",
 		Usage: "boot a kernel and stay until the guest ends",
 		Description: "Exit codes: 0 the guest powered off, 1 ebb failed, 2 usage, 3 the guest reset (with --no-reboot),\n" +
-			"4 the guest panicked, 5 it was migrated away. On the console Ctrl-A x ends the guest and Ctrl-A h lists the other keys.",
+			"4 the guest panicked, 5 it was migrated away. On the console Ctrl-A x ends the guest and Ctrl-A h\n" +
+			"lists the other keys.\n\nA disk is --disk path=FILE[,KEY=VALUE]... with the keys\n" + diskKeysHelp,
 		UsageText: "ebb run --kernel FILE [--initrd FILE] [--append ARGS] [--memory 512M] [--cpus N] [--disk path=FILE,...]...",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "kernel", Usage: "kernel `FILE`: a bzImage, or an ELF file with a PVH note or a 64-bit entry point"},
@@ -31,7 +32,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "memory", Usage: "guest memory `SIZE`, such as 512M or 4G, a multiple of 2M", Value: "512M"},
 			&cli.StringFlag{Name: "cpus", Usage: "`NUMBER` of vCPUs", Value: "1"},
 			&cli.StringFlag{Name: "name", Usage: "the VM's `NAME`, unique on this host (default: ebb-PID)"},
-			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk `path=FILE[,id=..][,serial=..][,readonly][,direct][,queues=N][,queue-size=N][,iops=N][,bps=SIZE][,group=..][,weight=N][,error=report|stop]`, as often as needed"},
+			&cli.StringSliceFlag{Name: diskOption, Usage: "a disk, as often as needed; the `KEYS` are above"},
 			&cli.StringFlag{Name: "aio", Usage: "disk `ENGINE`: uring, native or threads", Value: "uring"},
 			&cli.StringFlag{Name: "aio-max", Usage: "`NUMBER` of disk requests in flight at most, all disks together", Value: "32768"},
 			&cli.StringFlag{Name: "hotplug-slots", Usage: "`NUMBER` of disks that can be added while the guest runs", Value: strconv.Itoa(machine.DefaultHotplugSlots)},

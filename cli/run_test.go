@@ -4,8 +4,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -203,6 +206,40 @@ func TestHelp(t *testing.T) {
 		if !strings.Contains(p.stdout.String(), "USAGE:") || p.stderr.String() != "" {
 			t.Errorf("no help from %s", p)
 		}
+	}
+}
+
+// A help can be read on a terminal, that of a command within a command too, and has each key of a disk.
+func TestHelpIsReadable(t *testing.T) {
+	var names [][]string
+	for _, c := range commands() {
+		names = append(names, []string{c.Name})
+		for _, s := range c.Subcommands {
+			names = append(names, []string{c.Name, s.Name})
+		}
+	}
+	for _, name := range names {
+		p := setup{}.start(t, append([]string{"help"}, name...)...)
+		p.wantExit(0)
+		help := p.stdout.String()
+		if want := "ebb " + strings.Join(name, " ") + " - "; !strings.Contains(help, want) {
+			t.Errorf("help %s: it is of another command: %s", name, help)
+		}
+		for line := range strings.Lines(help) {
+			if n := utf8.RuneCountInString(line) - 1; n > helpWidth {
+				t.Errorf("help %s: a line of %d columns: %s", name, n, line)
+			}
+		}
+		for _, key := range diskKeys {
+			if slices.Contains([]string{"run", "disk add"}, strings.Join(name, " ")) && !regexp.MustCompile(`(?m)^ +`+key+`[ =].*  `).MatchString(help) {
+				t.Errorf("help %s: no line for the disk key %s", name, key)
+			}
+		}
+	}
+	for _, args := range [][]string{{"help", "disk", "grow"}, {"help", "discs", "add"}} {
+		p := setup{}.start(t, args...)
+		p.wantExit(2)
+		p.wantComplaint("`ebb help`")
 	}
 }
 
