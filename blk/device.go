@@ -49,6 +49,7 @@ type Device struct {
 	image      *Image
 	engine     *aio.Engine
 	log        *guestlog.Logger
+	unbounded  *slog.Logger // for what a guest can't provoke again and again; nobody waits for it
 	queueCount int
 	queueSize  int
 	weight     int
@@ -105,11 +106,15 @@ func New(cfg Config) (*Device, error) {
 	case serial == "":
 		serial = cfg.ID
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	d := &Device{
 		id:         cfg.ID,
 		image:      cfg.Image,
 		engine:     cfg.Engine,
 		log:        guestlog.New(cfg.Log),
+		unbounded:  cfg.Log,
 		queueCount: queues,
 		queueSize:  size,
 		weight:     cfg.Weight,

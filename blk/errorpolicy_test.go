@@ -1,7 +1,12 @@
 package blk
 
 import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 
@@ -72,4 +77,43 @@ func TestLostWrites(t *testing.T) {
 			t.Errorf("direct %v: a migration's sync: %v", direct, err)
 		}
 	}
+}
+
+// stuck is a log that nobody reads: whoever writes a line waits.
+type stuck struct {
+	slog.Handler
+	read  chan struct{}
+	lines chan string
+}
+
+func (s stuck) Handle(_ context.Context, r slog.Record) error {
+	<-s.read
+	s.lines <- r.Message
+	return nil
+}
+
+// That writes are lost is said whatever else is logged of the disk at that moment, and the engine's thread doesn't wait for it.
+func TestLostWritesAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := stuck{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), make(chan string, 20)}
+		l := slog.New(log)
+		d := &Device{id: "vda", image: &Image{path: "/images/test.img"}, log: guestlog.New(l), unbounded: l}
+		for range 10 { // more than guestlog passes on
+			d.logFailure(&aio.Request{Op: aio.Write}, unix.EIO)
+		}
+		d.syncFailed(unix.EIO)
+		d.syncFailed(unix.EIO)
+		close(log.read)
+		synctest.Wait()
+		close(log.lines)
+		said := 0
+		for line := range log.lines {
+			if strings.Contains(line, "writes of the guest's are lost") {
+				said++
+			}
+		}
+		if said != 1 || !d.image.Lost() {
+			t.Errorf("said %d times, lost %v", said, d.image.Lost())
+		}
+	})
 }

@@ -3,7 +3,6 @@ package blk
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,9 +30,13 @@ func (d *Device) syncFailed(err unix.Errno) {
 	if d.image.direct || d.image.lost.Swap(true) {
 		return
 	}
-	d.log.Log(slog.LevelError, "the host could not write what it had cached of an image: writes of the guest's are lost, and its flushes fail until it ends",
-		slog.String("disk", d.id), slog.String("image", d.image.path), slog.String("err", err.Error()))
+	// Once for an image, so that it needs no bound, and must not be lost among the lines of the requests that fail with it.
+	go d.unbounded.Error("the host could not write what it had cached of an image: writes of the guest's are lost, and its flushes fail until it ends",
+		"disk", d.id, "image", d.image.path, "err", err)
 }
+
+// Lost reports whether the host could not write what it had cached: writes of the guest's are lost, and its flushes fail. Any goroutine.
+func (i *Image) Lost() bool { return i.lost.Load() }
 
 func newDeviceSync() deviceSync { return deviceSync{turn: make(chan struct{}, 1)} }
 

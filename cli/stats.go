@@ -41,9 +41,9 @@ func printStats(w io.Writer, s control.Stats) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\nDISK\tIN FLIGHT\tWINDOW\tSHARE\tLENT\tWRITTEN OFF\tKEPT\tDRAIN P95\t")
+	fmt.Fprintln(t, "\nDISK\tIN FLIGHT\tWINDOW\tSHARE\tLENT\tWRITTEN OFF\tKEPT\tLOST\tDRAIN P95\t")
 	for _, d := range s.Disks {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t\n", d.ID, d.InFlight, window(d), d.Share, d.Lent, d.WrittenOff, d.Kept, latency(d.GraceP95))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t\n", d.ID, d.InFlight, window(d), d.Share, d.Lent, d.WrittenOff, d.Kept, lost(d), latency(d.GraceP95))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -76,6 +76,14 @@ func window(d control.DiskStats) string {
 		return fmt.Sprint(*d.Window)
 	}
 	return fmt.Sprintf("%d (%s)", *d.Window, strings.Join(causes, ", "))
+}
+
+// lost says whether the guest's writes are lost.
+func lost(d control.DiskStats) string {
+	if d.Lost {
+		return "writes"
+	}
+	return "-"
 }
 
 // latency writes three digits; none is a dash.

@@ -137,12 +137,12 @@ func (v controlled) Stats() control.Stats {
 		Disks: []control.DiskStats{},
 	}
 	for _, d := range v.DiskStats() {
-		s.Disks = append(s.Disks, diskStats(d.ID, d.PortStats))
+		s.Disks = append(s.Disks, diskStats(d))
 	}
 	return s
 }
 
-func diskStats(id string, p aio.PortStats) control.DiskStats {
+func diskStats(p machine.DiskStats) control.DiskStats {
 	windows := map[string]int{}
 	for c, n := range p.Windows {
 		if n != aio.Unlimited {
@@ -150,7 +150,7 @@ func diskStats(id string, p aio.PortStats) control.DiskStats {
 		}
 	}
 	return control.DiskStats{
-		ID: id, Demand: p.Demand, InFlight: p.InFlight, Window: bound(p.Window), Windows: windows,
+		ID: p.ID, Lost: p.Lost, Demand: p.Demand, InFlight: p.InFlight, Window: bound(p.Window), Windows: windows,
 		Reserve: p.Reserve, Share: p.Share, Lent: max(p.InFlight-p.Share, 0), WrittenOff: p.WrittenOff, Kept: p.Kept,
 		GraceP95: p.Grace.P95,
 		Read:     classStats(p.Read), Write: classStats(p.Write), Long: classStats(p.Long),

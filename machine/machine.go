@@ -387,13 +387,14 @@ func (m *Machine) PowerButton() error {
 
 // DiskStats is what one disk has done.
 type DiskStats struct {
-	ID string
+	ID   string
+	Lost bool // writes of the guest's (blk.Image.Lost)
 	aio.PortStats
 }
 
 // DiskStats returns the engine's counters, disk by disk: those given at start in their
 // order, then added ones in theirs. Those of one that no driver uses, and whose requests
-// are all done, are zero, without a bound on its window.
+// are all done, are zero, without a bound on its window. Lost is the image's, whoever uses it.
 func (m *Machine) DiskStats() []DiskStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -403,7 +404,7 @@ func (m *Machine) DiskStats() []DiskStats {
 	}
 	stats := make([]DiskStats, len(m.disks))
 	for i, d := range m.disks {
-		stats[i] = DiskStats{ID: d.cfg.ID, PortStats: aio.NoStats()}
+		stats[i] = DiskStats{ID: d.cfg.ID, Lost: d.image.Lost(), PortStats: aio.NoStats()}
 		if hw == nil {
 			continue
 		}

@@ -116,6 +116,7 @@ type DiskStats struct {
 	Lent       int            `json:"lent"`              // requests in flight beyond the share
 	WrittenOff int            `json:"written_off"`       // requests in flight that the engine doesn't count
 	Kept       int            `json:"kept"`              // requests that failed and wait for resume
+	Lost       bool           `json:"lost"`              // the host could not write what it had cached: flushes fail
 	GraceP95   time.Duration  `json:"grace_p95_ns"`      // how long a drain takes, 95 times of 100
 	Read       ClassStats     `json:"read"`
 	Write      ClassStats     `json:"write"`
