@@ -97,7 +97,15 @@ func (v controlled) RemoveDisk(ctx context.Context, id string) error {
 	if err := v.hasDisk(id); err != nil {
 		return err
 	}
-	return v.changed(v.disks.RemoveDisk(ctx, id))
+	err := v.disks.RemoveDisk(ctx, id)
+	if paused := (*machine.PausedError)(nil); errors.As(err, &paused) {
+		reason := ""
+		if paused.Reason != "" {
+			reason = " (" + paused.Reason + ")"
+		}
+		return control.Refuse(http.StatusConflict, "%s is paused%s, so that its guest can't let go of disk %s; run `ebb resume %s` before", v.name, reason, id, v.name)
+	}
+	return v.changed(err)
 }
 
 func (v controlled) ResizeDisk(id string, size uint64) error {

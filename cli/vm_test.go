@@ -78,6 +78,10 @@ func TestControlledDisks(t *testing.T) {
 	wantRefused(t, v.RemoveDisk(t.Context(), strings.Repeat("x", 1000)), 404, "no disk")
 	disks.err = errors.New("the image is in use; give another")
 	wantRefused(t, v.RemoveDisk(t.Context(), "vda"), 409, "the image is in use; give another")
+	disks.err = &machine.PausedError{}
+	wantRefused(t, v.RemoveDisk(t.Context(), "vda"), 409, "web is paused, so that its guest can't let go of disk vda; run `ebb resume web`")
+	disks.err = &machine.PausedError{Reason: "disk vdc failed a read"}
+	wantRefused(t, v.RemoveDisk(t.Context(), "vda"), 409, "web is paused (disk vdc failed a read), so that")
 
 	// There is no guest.
 	wantRefused(t, v.Resume(false), 409, "just starting or ending")

@@ -123,7 +123,7 @@ func (m *Machine) plug(d *disk) error {
 // RemoveDisk asks the guest to let go of a disk that AddDisk added, waits until it
 // has, and until nothing is in flight, and closes the image, which ends its lock. If
 // ctx ends first the disk stays, and the error says what was waited for; a later call
-// may try again. A guest that lets go later, Linux takes five seconds, leaves the slot
+// may try again. A guest that is paused is not waited for: PausedError. A guest that lets go later, Linux takes five seconds, leaves the slot
 // off: then the disk waits there for that call, or for the guest to turn the slot on.
 // Any goroutine.
 func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
@@ -173,6 +173,8 @@ func (m *Machine) disown(id string) (*disk, error) {
 		return nil, fmt.Errorf("disk %s was given at start and can't be removed; only added disks are in a hotplug slot", id)
 	case d.unwanted:
 		return nil, fmt.Errorf("disk %s is being removed already", id)
+	case len(m.held) > 0 && m.hw != nil && m.hw.attached(d) != nil:
+		return nil, &PausedError{m.held.first()}
 	}
 	d.unwanted = true
 	return d, nil

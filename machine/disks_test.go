@@ -125,6 +125,24 @@ func TestRemoveDiskGuestHolds(t *testing.T) {
 	}
 }
 
+// A guest that is paused can't let go, and who asks it to is told so. A disk that it doesn't have yet needs nobody.
+func TestRemoveDiskOfPaused(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := start(t, Config{HotplugSlots: 2}, stubborn) // which turns on the first slot
+	r.moves(counterAddr, 0)
+	r.add(disks[0])
+	r.add(disks[1])
+	r.pause()
+	if paused := (*PausedError)(nil); !errors.As(r.RemoveDisk(cancelled(), "a"), &paused) {
+		t.Error("nobody says that the guest is paused")
+	}
+	r.remove("b")
+	r.resume()
+	if err := r.RemoveDisk(cancelled(), "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a guest that runs: %v", err)
+	}
+}
+
 func TestAddDiskRefuses(t *testing.T) {
 	disks := diskImages(t, 2+MaxHotplugSlots)
 	r := start(t, Config{Disks: disks[:1], HotplugSlots: MaxHotplugSlots}, spin)

@@ -46,6 +46,18 @@ func (m *Machine) State() (s State, reason string) {
 	return Running, ""
 }
 
+// PausedError says that the guest is paused and so can't do what is asked of it.
+type PausedError struct {
+	Reason string // empty: its user wants it
+}
+
+func (e *PausedError) Error() string {
+	if e.Reason == "" {
+		return "the guest is paused"
+	}
+	return "the guest is paused: " + e.Reason
+}
+
 // reasons are why a guest stands, other than for a moment: by cause, in words, which are none if its user wants it.
 type reasons map[cause]string
 
