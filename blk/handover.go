@@ -41,6 +41,7 @@ func (i *Image) ReleaseOwner() error {
 		if err := i.lockReservationAlone(); err != nil {
 			return i.lockError(err)
 		}
+		i.left = i.trace()
 		return i.setLock(lockOwner, unix.F_UNLCK)
 	})
 }
@@ -78,8 +79,10 @@ func (i *Image) setLock(at int64, typ int16) error {
 	if err := lockByte(i.fd, at, typ); err != nil {
 		return i.lockError(err)
 	}
-	if at == lockReservation {
-		i.reservationShared = false
+	if has := typ != unix.F_UNLCK; at == lockOwner {
+		i.owner = has
+	} else {
+		i.reserved, i.reservationShared = has, false
 	}
 	return nil
 }

@@ -32,7 +32,10 @@ type Image struct {
 	incoming atomic.Bool
 	coherent bool // this host's page cache is the source's too; guarded by changing
 
-	reservationShared bool // of the reservation there is only a shared lock (passLocks); guarded by changing
+	// Guarded by changing.
+	owner, reserved   bool   // which of the locks this side has
+	reservationShared bool   // of the reservation only a shared one (passLocks)
+	left              *trace // as it was when the owner lock was given up
 
 	blockSize    int // bytes, 512 to 4096: unit of offsets and lengths, the guest's logical block size
 	physicalSize int // bytes, a power of two times blockSize: what the storage handles best

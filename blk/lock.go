@@ -40,6 +40,7 @@ func (i *Image) lock() error {
 			return i.lockError(err)
 		}
 	}
+	i.owner, i.reserved = true, true
 	return nil
 }
 

@@ -173,7 +173,7 @@ func (h *incomingHost) run(ctx context.Context, l net.Listener) error {
 		if err := vm.Uncommitted(oneLine(err)); err != nil {
 			h.log.Warn("the images' locks stay here", "err", err)
 		}
-		tell("%v: it stands here; look at the source, and only if it does not run there: `ebb resume %s --force`", oneLine(err), h.place.Name())
+		tell("%v: it stands here; look at the source, and only if it does not run there and has not since: `ebb resume %s --force`", oneLine(err), h.place.Name())
 	} else {
 		tell("%s runs here", h.place.Name())
 	}

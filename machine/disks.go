@@ -238,13 +238,15 @@ var resizeImage = (*blk.Image).Resize
 // is one sentence, and then nothing has changed. Any goroutine.
 func (m *Machine) ResizeDisk(id string, size uint64) error {
 	m.mu.Lock()
-	d, stopping, moving := m.findDisk(id), m.stopping, m.moving()
+	d, stopping, moving, elsewhere := m.findDisk(id), m.stopping, m.moving(), m.held[notHere]
 	m.mu.Unlock()
 	switch {
 	case stopping:
 		return ErrNotRunning
 	case moving:
 		return ErrMigrating
+	case elsewhere != "":
+		return fmt.Errorf("disk %s is not resized, as the images are not this side's: %s", id, elsewhere)
 	case d == nil:
 		return fmt.Errorf("there is no disk %s", id)
 	}

@@ -303,7 +303,7 @@ func (m *Machine) moving() bool {
 func (m *Machine) Resume() error { return m.resume(false) }
 
 // ResumeForced is Resume also for a guest that a migration has left standing, whose user has made
-// sure that it doesn't run at the other side. It fails if the images are not to be had.
+// sure that it doesn't run at the other side, and has not since. It fails if the images are not to be had, or were written since.
 func (m *Machine) ResumeForced() error { return m.resume(true) }
 
 func (m *Machine) resume(force bool) error {
@@ -332,7 +332,7 @@ func (m *Machine) resume(force bool) error {
 	case m.moving():
 		return ErrMigrating
 	case away && !force:
-		return fmt.Errorf("%s; only if it doesn't run on the other side, resume it by force", elsewhere)
+		return fmt.Errorf("%s; only if it doesn't run on the other side, and has not run there since, resume it by force", elsewhere)
 	case away:
 		if err := m.regain(); err != nil {
 			return err
@@ -345,14 +345,17 @@ func (m *Machine) resume(force bool) error {
 
 // regain takes the images back that a migration has given away, all or none. m.mu is held.
 func (m *Machine) regain() error {
-	for i, d := range m.disks {
-		if err := errors.Join(d.image.ReclaimReservation(), d.image.ReclaimOwner()); err != nil {
+	var taken []func() error
+	for _, d := range m.disks {
+		undo, err := d.image.Regain()
+		if err != nil {
 			err = fmt.Errorf("disk %s: %w", d.cfg.ID, err)
-			for _, d := range m.disks[:i+1] { // they may be on the other side yet
-				err = errors.Join(err, d.image.ReleaseOwner(), d.image.OfferReservation())
+			for _, undo := range taken { // they may be on the other side yet
+				err = errors.Join(err, undo())
 			}
 			return err
 		}
+		taken = append(taken, undo)
 	}
 	for _, a := range m.hw.devices() {
 		a.device.SetDrainWindow(aio.Unlimited)

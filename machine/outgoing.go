@@ -45,7 +45,9 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 		return nil, err
 	}
 	defer m.pausing.unlock()
-	m.plugging.Lock() // nor an AddDisk
+	if !m.plugging.TryLock() { // nor an AddDisk, which may take long to open its image
+		return nil, errors.New("a disk is being added or removed; try again when that is over")
+	}
 	defer m.plugging.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()

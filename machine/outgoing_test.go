@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-vmm/ebb/aio"
+	"github.com/ebb-vmm/ebb/blk"
 	"github.com/ebb-vmm/ebb/machine/chipset"
 )
 
@@ -259,5 +260,60 @@ func TestFailureBesideHungDisk(t *testing.T) {
 	}
 	if err := m.Resume(); err != nil || ctx.Err() == nil {
 		t.Errorf("resume: %v", err)
+	}
+}
+
+// A guest whose images are the other side's gets them back by force, all or none, and until then isn't given another size of them.
+func TestRegainImages(t *testing.T) {
+	disks := diskImages(t, 2)
+	r := start(t, Config{Disks: disks}, count)
+	r.moves(counterAddr, 0)
+	o, err := r.BeginMigration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := o.Disks()[1].Image
+	if err := errors.Join(lost.ReleaseOwner(), lost.OfferReservation()); err != nil {
+		t.Fatal(err)
+	}
+	thief, err := blk.OpenImage(disks[1].Path, blk.ImageOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Strand("somebody else has an image")
+	o.End()
+	if err := r.ResizeDisk(disks[1].ID, 1<<30); err == nil {
+		t.Error("an image that is somebody else's was resized")
+	}
+	if err := r.ResumeForced(); !errors.Is(err, blk.ErrLocked) {
+		t.Errorf("resumed: %v", err)
+	}
+	if _, err := blk.OpenImage(disks[0].Path, blk.ImageOptions{}); !errors.Is(err, blk.ErrLocked) {
+		t.Errorf("the image that was never given away is free: %v", err)
+	}
+	if err := thief.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ResumeForced(); err != nil {
+		t.Fatal(err)
+	}
+	r.moves(counterAddr, r.number(counterAddr))
+}
+
+// Nobody waits for a disk that is being added: who opens its image may never come back.
+func TestNoMigrationBesideAddDisk(t *testing.T) {
+	r := start(t, Config{}, count)
+	r.moves(counterAddr, 0)
+	r.plugging.Lock()
+	if _, err := r.BeginMigration(); err == nil {
+		t.Error("a migration began")
+	}
+	r.pause()
+	r.resume()
+	r.plugging.Unlock()
+	if o, err := r.BeginMigration(); err != nil {
+		t.Error(err)
+	} else {
+		o.End()
 	}
 }

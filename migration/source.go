@@ -176,7 +176,7 @@ func (d *sourceDriver) done() bool {
 func (d *sourceDriver) outcome() error {
 	err := d.core.Err()
 	if d.core.Phase() == Commit {
-		return fmt.Errorf("%w (%w): it is stopped here; look at the destination, and only if it does not run there: `ebb resume %s --force`",
+		return fmt.Errorf("%w (%w): it is stopped here; look at the destination, and only if it does not run there and has not since: `ebb resume %s --force`",
 			ErrUnconfirmed, err, d.o.Name)
 	}
 	return err

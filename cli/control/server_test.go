@@ -111,7 +111,7 @@ func TestShapeOfJSON(t *testing.T) {
 		"/v1/vm": `{"name":"web","pid":PID,"state":"running","vcpus":2,"memory_bytes":67108864,"disks":["vda"],"uptime_seconds":UP}`,
 		"/v1/stats": `{"uptime_seconds":UP,` +
 			`"engine":{"kind":"fake","capacity":64,"demand":32,"in_flight":3,"lent":1,"written_off":2,"enters":4},` +
-			`"disks":[{"id":"vda","demand":0,"in_flight":3,"window":0,"windows":{"drain":8,"pause":0},"reserve":4,"share":0,"lent":1,"written_off":0,"kept":0,"grace_p95_ns":1000000,` +
+			`"disks":[{"id":"vda","demand":0,"in_flight":3,"window":0,"windows":{"drain":8,"pause":0},"reserve":4,"share":0,"lent":1,"written_off":0,"kept":0,"lost":false,"grace_p95_ns":1000000,` +
 			`"read":{"requests":1,"bytes":512,"errors":1,"latency":{"p50_ns":1,"p99_ns":2,"p999_ns":0,"max_ns":3}},` +
 			`"write":{"requests":0,"bytes":0,"errors":0,"latency":{"p50_ns":0,"p99_ns":0,"p999_ns":0,"max_ns":0}},` +
 			`"long":{"requests":0,"bytes":0,"errors":0,"latency":{"p50_ns":0,"p99_ns":0,"p999_ns":0,"max_ns":0}}}]}`,
