@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a migration has left standing gets back what this side gave up, unless the image was written since; and what it had all along
@@ -28,16 +30,28 @@ func TestRegain(t *testing.T) {
 		free("given away", path)
 	}
 
+	holds := func(when string, owner, reservation bool) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		must(t, err)
+		defer f.Close()
+		for at, want := range map[int64]bool{lockOwner: owner, lockReservation: reservation} {
+			if got, err := lockHeld(int(f.Fd()), at, unix.F_WRLCK); err != nil || got != want {
+				t.Errorf("%s: lock %#x held: %v, %v", when, at, got, err)
+			}
+		}
+	}
+
 	undo, err := i.Regain()
 	must(t, err)
 	must(t, undo())
-	lockedOut(t, "had it all along", path)
+	holds("had it all along", true, true)
 
 	away()
 	if undo, err = i.Regain(); err != nil {
 		t.Fatal(err)
 	}
-	lockedOut(t, "regained", path)
+	holds("regained", true, true)
 	must(t, undo())
 	free("undone", path)
 
@@ -45,7 +59,7 @@ func TestRegain(t *testing.T) {
 	undo, err = i.Regain()
 	must(t, err)
 	must(t, undo())
-	lockedOut(t, "had the reservation", path)
+	holds("had the reservation", false, true)
 	must(t, i.OfferReservation())
 
 	other := open(t, path, ImageOptions{})
