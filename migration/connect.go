@@ -241,13 +241,14 @@ func (d *sourceDriver) listen() {
 		if err == nil {
 			body, err = d.control.Payload(h)
 		}
+		kind := Failed
 		if err == nil && h.Type == wire.Abort {
-			err = wire.Reason(body)
+			kind, err = Aborted, wire.Reason(body)
 		}
 		if err != nil {
 			d.said = d.refused(err)
 			if ctx.Err() == nil {
-				d.post(Event{Kind: Failed, Err: d.said})
+				d.post(Event{Kind: kind, Err: d.said})
 			}
 			return
 		}

@@ -116,6 +116,11 @@ func (s *Source) Step(e Event) []Action {
 	switch e.Kind {
 	case Failed:
 		return s.fail(e.Err)
+	case Aborted:
+		if s.phase == Commit && s.err == nil {
+			s.phase = Stop // it has come too late there, and the guest is still this side's
+		}
+		return s.fail(e.Err)
 	case Cancelled:
 		if s.phase == Commit {
 			return nil // too late

@@ -88,7 +88,7 @@ func parseLimits(t *testing.T, words []string) (l Limits) {
 
 var eventNames = map[string]EventKind{
 	"begin": Begin, "accepted": Accepted, "pass-done": PassDone, "tick": Tick, "drained": Drained, "destination-ready": DestinationReady,
-	"returned": Returned, "stopped": Stopped, "last-on-way": LastOnWay, "last-sent": LastSent, "loaded": Loaded, "runs": Runs, "failed": Failed, "cancelled": Cancelled,
+	"returned": Returned, "stopped": Stopped, "last-on-way": LastOnWay, "last-sent": LastSent, "loaded": Loaded, "runs": Runs, "failed": Failed, "aborted": Aborted, "cancelled": Cancelled,
 	"reclaimed": Reclaimed, "owner-lost": OwnerLost,
 }
 

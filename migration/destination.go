@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebb-vmm/ebb/migration/ram"
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
@@ -29,6 +31,10 @@ type ReceiveOptions struct {
 // ErrUncommitted is behind the error of a destination that has the whole guest and was not told
 // whether it is its own.
 var ErrUncommitted = errors.New("the source did not say that the guest is this side's")
+
+// obeyCommit is how long after LOADED a COMMIT is obeyed. A source that has waited for commitLimit lets its user decide who runs the guest, so that
+// this side, which may have stood still in between, must not decide it any more. A variable for a test.
+var obeyCommit = 2 * commitLimit / 3
 
 // Receive waits for a migration and returns the machine when its guest runs. Whoever can't be
 // taken is told why, and the next one may come; a migration that was accepted and then fails is
@@ -166,10 +172,11 @@ type incoming struct {
 	session string
 	streams []*wire.Conn
 
-	files    fileWriter  // the reader's of conn
-	prepared bool        // AHEAD came
-	owner    bool        // the images are this side's
-	complete atomic.Bool // memory is, so that nothing more is expected on its connections
+	files    fileWriter    // the reader's of conn
+	prepared bool          // AHEAD came
+	owner    bool          // the images are this side's
+	complete atomic.Bool   // memory is, so that nothing more is expected on its connections
+	loadedAt unix.Timespec // of CLOCK_BOOTTIME, which goes on while the host sleeps
 }
 
 // receive takes one migration from HELLO to RUNNING.
@@ -430,10 +437,14 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 			return false, err
 		}
 		*loaded = true
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &in.loadedAt) // it has that clock
 		return false, in.conn.Send(wire.Loaded, nil)
 	case wire.Commit:
 		if !*loaded {
 			return false, wrong
+		}
+		if late := in.sinceLoaded(); late > obeyCommit {
+			return false, fmt.Errorf("%w in time, but %v after its state was loaded", ErrUncommitted, late.Round(time.Second))
 		}
 		begin := time.Now()
 		in.machine.Run()
@@ -443,6 +454,12 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 		return true, nil
 	}
 	return false, wrong
+}
+
+func (in *incoming) sinceLoaded() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
+	return time.Duration(now.Nano() - in.loadedAt.Nano())
 }
 
 // load loads the state, for which memory must be complete.

@@ -38,6 +38,7 @@ const (
 	Loaded                            // SendState: nothing at the destination can fail any more
 	Runs                              // SendCommit: the guest runs there
 	Failed                            // the link, the other side, an action, or the guest's end
+	Aborted                           // by the destination, which says so: it won't run the guest
 	Cancelled                         // by the user
 	Reclaimed                         // Reclaim: the owner locks are back
 	OwnerLost                         // Reclaim, TakeBack: an image is somebody else's

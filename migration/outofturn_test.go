@@ -31,6 +31,7 @@ func TestSourceOutOfTurn(t *testing.T) {
 		"a file after ahead":      {[]sent{file, file, ahead, file}, errFile.Error()},
 		"state before ahead":      {[]sent{file, file, {wire.Handover, nil}, state}, "STATE, which is not its to send now"},
 		"state without the disks": {[]sent{file, file, ahead, state}, "STATE, which is not its to send now"},
+		"state before memory":     {[]sent{file, file, ahead, {wire.Handover, nil}, {wire.State, append([]byte{1}, make([]byte, 11)...)}}, "memory doesn't end with mark 1"},
 		"commit before a state":   {[]sent{file, file, ahead, {wire.Commit, nil}}, "COMMIT, which is not its to send now"},
 		"the destination's":       {[]sent{{wire.Loaded, nil}}, "LOADED, which is not its to send now"},
 		"memory's":                {[]sent{{wire.Mark, []byte("mark")}}, "MARK, which is not its to send now"},

@@ -17,7 +17,7 @@ type Report struct {
 	Held     time.Duration `json:"io_held_ns"`        // from the first disk's closing until the guest ran at the destination
 	InFlight int           `json:"in_flight_at_stop"` // requests when the vCPUs were stopped
 	Retries  []string      `json:"retries,omitempty"` // why each hold that was missed was
-	Throttle int           `json:"throttle_percent"`  // by how much the vCPUs were slowed down at the end
+	Throttle int           `json:"throttle_percent"`  // by how much the vCPUs were slowed down, the last time
 	Memory   Memory        `json:"memory"`
 	// ClockAhead is by how much the destination's clock is ahead of the source's, 0 if too little to be known. The guest's
 	// clocks go on as if it were 0.
@@ -185,7 +185,6 @@ func (r *Report) finished(d *sourceDriver, now time.Duration) {
 func (r *Report) finish(d *sourceDriver) {
 	r.Total = d.now()
 	r.Retries = d.core.Retries()
-	r.Throttle = d.core.Throttled()
 	if err := d.core.Err(); err != nil {
 		r.Error = err.Error()
 	}

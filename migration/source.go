@@ -247,6 +247,9 @@ func (d *sourceDriver) do(a Action) {
 		}
 	case Throttle:
 		d.guest.Throttle(a.Percent)
+		if a.Percent > 0 {
+			d.report.Throttle = a.Percent
+		}
 	case BeginDrain:
 		d.drains.control.Ebb()
 		if err := d.control.Send(wire.Ahead, []byte(d.guest.SaveAhead())); err != nil {
