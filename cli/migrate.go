@@ -142,13 +142,17 @@ func migrate(c *cli.Context, vm *control.Client, m control.Migration) error {
 		}
 	})
 	view.end()
+	file := c.String("report")
 	if signals.Err() != nil && errors.Is(err, context.Canceled) {
+		if file != "" {
+			_ = os.Remove(file) // it would be that of another migration
+		}
 		return cancelled(c.Context, vm)
 	}
 	if report == nil {
 		return err
 	}
-	if file := c.String("report"); file != "" {
+	if file != "" {
 		if err := os.WriteFile(file, append(report, '\n'), 0o644); err != nil {
 			tell("--report %s: %v", file, reason(err)) // the exit code tells where the guest is
 		}
@@ -157,9 +161,7 @@ func migrate(c *cli.Context, vm *control.Client, m control.Migration) error {
 	if e := json.Unmarshal(report, &r); e != nil {
 		return errors.Join(err, e)
 	}
-	if err == nil {
-		view.result(&r, report)
-	}
+	view.result(&r, report)
 	return err
 }
 

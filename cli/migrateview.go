@@ -53,7 +53,9 @@ func (v *migrationView) result(r *migration.Report, raw json.RawMessage) {
 		fmt.Fprintf(v.out, "{\"report\":%s}\n", raw)
 		return
 	}
-	fmt.Fprintln(v.out, r.Line())
+	if r.Error == "" {
+		fmt.Fprintln(v.out, r.Line())
+	}
 }
 
 func bytesText(n float64) string {

@@ -22,10 +22,11 @@ const hung = 60 * time.Second
 
 // fakeVM records what it is asked for.
 type fakeVM struct {
-	mu     sync.Mutex
-	calls  []string
-	inside int // calls that have not returned
-	state  string
+	mu        sync.Mutex
+	calls     []string
+	inside    int // calls that have not returned
+	state     string
+	migrating bool
 
 	pauseErr error
 	pausing  chan struct{} // Pause sends, then waits for its context; nil: it returns at once
@@ -65,7 +66,7 @@ func (f *fakeVM) Info() Info {
 	if f.state == "" {
 		f.state = "running"
 	}
-	return Info{State: f.state, VCPUs: 2, Memory: 64 << 20, Disks: []string{"vda"}}
+	return Info{State: f.state, VCPUs: 2, Memory: 64 << 20, Disks: []string{"vda"}, Migrating: f.migrating}
 }
 
 func (f *fakeVM) Stats() Stats {

@@ -182,7 +182,10 @@ func (s *Server) stop(r *http.Request) (any, error) {
 	if err := decode(r, &struct{}{}); err != nil {
 		return nil, err
 	}
-	if s.vm.Info().State == StatePaused {
+	switch i := s.vm.Info(); {
+	case i.State == StatePaused && i.Migrating:
+		return nil, Refuse(http.StatusConflict, "%s is on its way here, so that its guest can't power off yet; wait until it runs, or `ebb kill %s`", s.name, s.name)
+	case i.State == StatePaused:
 		return nil, Refuse(http.StatusConflict, "%s is paused, so that its guest can't power off; run `ebb resume %s` before", s.name, s.name)
 	}
 	return struct{}{}, s.vm.PowerButton()

@@ -62,6 +62,9 @@ func TestRefusals(t *testing.T) {
 	wantError(t, err, 400, "no keys; write path=FILE")
 	vm.state = StatePaused
 	wantError(t, r.client.Stop(ctx), 409, "web is paused, so that its guest can't power off; run `ebb resume web` before")
+	vm.migrating = true
+	wantError(t, r.client.Stop(ctx), 409, "web is on its way here, so that its guest can't power off yet; wait until it runs, or `ebb kill web`")
+	vm.migrating = false
 	if vm.has("button") {
 		t.Error("the button was pressed")
 	}
