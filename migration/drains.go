@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -45,9 +46,22 @@ func (d *drains) look(now time.Duration) Drain {
 		Missed:  state == drain.BackingOff,
 		Off:     state == drain.Ebbing,
 	}
-	say.Verdict = verdict(d.control.Verdict())
+	if say.Verdict = verdict(d.control.Verdict()); say.Verdict == "" && d.closed {
+		say.Verdict = d.busy()
+	}
 	say.Kept = kept(d.disks)
 	return say
+}
+
+// busy names the disks with requests in flight, once all are closed.
+func (d *drains) busy() string {
+	var all []string
+	for i, k := range d.disks {
+		if n := d.last[i].InFlight; n > 0 {
+			all = append(all, fmt.Sprintf("disk %s has %d requests in flight while the vCPUs stand", k.ID(), n))
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // kept names the first disk with requests that can't migrate.

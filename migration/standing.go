@@ -54,6 +54,9 @@ func (s *Source) standing(e Event) []Action {
 		s.phase, s.committedAt = Commit, s.now
 		return []Action{{Do: SendCommit}}
 	case Tick:
+		if s.closing && !s.handing && e.Drain.Verdict != "" {
+			s.verdict = e.Drain.Verdict
+		}
 		switch {
 		case s.overdue() && !s.limits.Force && !s.loading:
 			return s.fail(s.timedOut())

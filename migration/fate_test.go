@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-vmm/ebb/migration/drain"
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
@@ -44,4 +45,16 @@ func TestLateCommit(t *testing.T) {
 		t.Errorf("the source says %v, the destination %v; the guest runs at %q", r.source, r.dest, w.runner)
 	}
 	w.check()
+}
+
+// Without a drain, too, the disk is named that the migration waited for until the timeout.
+func TestHungDiskWithoutDrain(t *testing.T) {
+	w := newWorld(t, "vda", "vdb")
+	g := newFakeGuest(w, &fakeDisk{world: w, id: "vda"}, &fakeDisk{world: w, id: "vdb", busy: 3, hangs: true})
+	r := w.migrate(t.Context(), g, newFakeHost(w, "vda", "vdb"), Options{Drain: drain.Off, Limits: Limits{Downtime: patience, Stall: patience, Timeout: time.Second, Offline: true}}, nil)
+	const want = "disk vdb has 3 requests in flight while the vCPUs stand"
+	if r.source == nil || !strings.Contains(r.source.Error(), want) {
+		t.Errorf("the source says %v", r.source)
+	}
+	w.atSource()
 }
