@@ -114,7 +114,7 @@ func TestFailedSyncsAreTold(t *testing.T) {
 		request testRequest
 		want    int
 	}{{0, ranged(Flush, 0, 0, 0), 0}, {unix.ENOSPC, durable, 0}, {unix.EIO, zeroes, 1}, {unix.EIO, ranged(Flush, 3, 0, 0), 2}, {unix.EINTR, ranged(Flush, 4, 0, 0), 2},
-		{unix.EIO, durable, 3}} {
+		{unix.EIO, durable, 3}, {unix.ECANCELED, durable, 3}, {unix.ECANCELED, ranged(Flush, 5, 0, 0), 3}} {
 		failing = c.failing
 		q.add(c.request)
 		f.signal(p.queues[0])

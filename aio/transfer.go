@@ -24,7 +24,7 @@ const (
 	stepFill              // write zeroes
 )
 
-// maxTries is how often the kernel may put a step off (EAGAIN, EINTR) without progress.
+// maxTries is how often the kernel may put a step off (putOff) without progress.
 // Each retry runs on a kernel thread that may block, so they don't spin.
 const maxTries = 16
 
@@ -123,7 +123,7 @@ func (e *Engine) completed(s *slot, result int32) {
 	if result < 0 {
 		n, errno = 0, unix.Errno(-result)
 	}
-	if (errno == unix.EAGAIN || errno == unix.EINTR) && s.tries < maxTries {
+	if putOff(errno) && s.tries < maxTries {
 		s.tries++
 		e.again.push(s)
 		return
@@ -136,7 +136,7 @@ func (e *Engine) completed(s *slot, result int32) {
 		}
 		e.moved(s, n, errno)
 	case stepSync:
-		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		if errno != 0 && !putOff(errno) {
 			s.queue.port.lose(errno)
 		}
 		e.finish(s, errno)
@@ -145,12 +145,17 @@ func (e *Engine) completed(s *slot, result int32) {
 	}
 }
 
+// putOff reports whether the kernel did nothing, for now. ECANCELED: io_uring had no thread for what would block, and could not start one.
+func putOff(errno unix.Errno) bool {
+	return errno == unix.EAGAIN || errno == unix.EINTR || errno == unix.ECANCELED
+}
+
 // writesLost reports whether a write that was to be stable may have failed because cached pages could not be written, of which
 // the kernel tells one that waits for them, and not always the one that wrote them. A device has many ways to say that.
 // Of a full disk it isn't known: mostly a write finds that before anything is cached, and it is for waiting until there is room.
 func writesLost(errno unix.Errno) bool {
 	switch errno {
-	case 0, unix.EAGAIN, unix.EINTR, unix.EINVAL, unix.EFBIG, unix.ENOMEM, unix.EBADF, unix.EOPNOTSUPP, unix.EPERM, unix.ENOSPC, unix.EDQUOT:
+	case 0, unix.EAGAIN, unix.EINTR, unix.ECANCELED, unix.EINVAL, unix.EFBIG, unix.ENOMEM, unix.EBADF, unix.EOPNOTSUPP, unix.EPERM, unix.ENOSPC, unix.EDQUOT:
 		return false
 	}
 	return true

@@ -157,13 +157,15 @@ func TestReadAcrossEndOfFile(t *testing.T) {
 }
 
 func TestRetriesAreBoundedAndDontSpin(t *testing.T) {
-	f := newFake(t, 4096)
-	f.script = func(*operation) (int32, verdict) { return -int32(unix.EAGAIN), answers }
-	if got := only(t, f, 0, rw(Read, 3, 0, make([]byte, 512))); got != (answer{3, 0, unix.EAGAIN}) {
-		t.Errorf("%v", got)
-	}
-	if len(f.log) != maxTries+1 || f.log[0].async || !f.log[1].async {
-		t.Errorf("%d tries, first %+v, second %+v", len(f.log), f.log[0], f.log[1])
+	for _, errno := range []unix.Errno{unix.EAGAIN, unix.ECANCELED} {
+		f := newFake(t, 4096)
+		f.script = func(*operation) (int32, verdict) { return -int32(errno), answers }
+		if got := only(t, f, 0, rw(Read, 3, 0, make([]byte, 512))); got != (answer{3, 0, errno}) {
+			t.Errorf("%v", got)
+		}
+		if len(f.log) != maxTries+1 || f.log[0].async || !f.log[1].async {
+			t.Errorf("%v: %d tries, first %+v, second %+v", errno, len(f.log), f.log[0], f.log[1])
+		}
 	}
 }
 
