@@ -1,7 +1,10 @@
 package migration
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ebb-vmm/ebb/migration/ram"
@@ -9,11 +12,11 @@ import (
 
 // hello is what a source asks for: the payload of HELLO.
 type hello struct {
-	Name    string          `json:"name"`    // the VM's
-	Memory  []memoryRange   `json:"memory"`  // its regions
-	Streams int             `json:"streams"` // connections for memory
-	Files   []fileInfo      `json:"files"`   // that come in FILE frames, one after another
-	Machine json.RawMessage `json:"machine"` // what the destination's must be like
+	Name    string           `json:"name"`    // the VM's
+	Memory  few[memoryRange] `json:"memory"`  // its regions
+	Streams int              `json:"streams"` // connections for memory
+	Files   few[fileInfo]    `json:"files"`   // that come in FILE frames, one after another
+	Machine json.RawMessage  `json:"machine"` // what the destination's must be like
 }
 
 type fileInfo struct {
@@ -61,4 +64,32 @@ func ranges(regions []ram.Region) (list []memoryRange) {
 		list = append(list, memoryRange{r.GPA, uint64(len(r.Bytes))})
 	}
 	return list
+}
+
+// few is a list that is short in a message of ours: of anybody's, no more is decoded than maxFew elements.
+type few[T any] []T
+
+const maxFew = 16
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *few[T]) UnmarshalJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	switch begin, err := d.Token(); {
+	case err != nil:
+		return err
+	case begin == nil: // null
+		return nil
+	case begin != json.Delim('['):
+		return errors.New("a list was expected")
+	}
+	for d.More() {
+		var element T
+		if err := d.Decode(&element); err != nil {
+			return err
+		}
+		if *f = append(*f, element); len(*f) > maxFew {
+			return fmt.Errorf("a list of more than %d elements", maxFew)
+		}
+	}
+	return nil
 }

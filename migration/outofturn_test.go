@@ -178,3 +178,25 @@ func greeted(l net.Listener) *wire.Conn {
 	}
 	return control
 }
+
+// What anybody may send to the port costs little memory, however long its lists are.
+func TestLongLists(t *testing.T) {
+	body := []byte(`{"files":[{}` + strings.Repeat(",{}", 300_000) + `]}`)
+	n := testing.AllocsPerRun(1, func() {
+		if err := wire.Decode(body, &hello{}); err == nil {
+			t.Error("it was decoded")
+		}
+	})
+	if n > 1000 {
+		t.Errorf("%v allocations", n)
+	}
+	for text, want := range map[string]int{`{}`: 0, `{"files":null}`: 0, `{"files":[]}`: 0, `{"files":[{"name":"a"},{}]}`: 2} {
+		var h hello
+		if err := wire.Decode([]byte(text), &h); err != nil || len(h.Files) != want {
+			t.Errorf("%s: %d files, %v", text, len(h.Files), err)
+		}
+	}
+	if err := wire.Decode([]byte(`{"files":{}}`), &hello{}); err == nil {
+		t.Error("no list was decoded")
+	}
+}

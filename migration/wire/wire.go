@@ -66,7 +66,7 @@ func (t Type) String() string {
 
 // Most bytes of a payload.
 const (
-	maxHello = 8 << 20 // processor features and disks of a machine
+	maxHello = 1 << 20 // processor features and disks of a machine
 	maxState = 64 << 20
 	maxText  = 64 << 10
 	// MaxPages is the most of a Pages frame: its table and 256 KiB of memory. So it is of a File.
