@@ -51,7 +51,7 @@ func TestMigration(t *testing.T) {
 
 // Wherever a side fails before the commit point, the guest goes on at the source as it was, and both say why.
 func TestFailuresBeforeCommit(t *testing.T) {
-	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "sync", "release", "file", "ahead", "take over", "stop", "save", "load"} {
+	for _, step := range []string{"prepare", "check", "offer", "reserve", "track", "idle", "sync", "release", "file", "ahead", "take over", "stop", "save", "load"} {
 		for _, p := range []drain.Policy{drain.Adaptive, drain.Off} {
 			t.Run(step+"/"+p.String(), func(t *testing.T) {
 				w := newWorld(t, "vda", "vdb")

@@ -35,7 +35,8 @@ type world struct {
 	paused  string
 	resumed int // times
 	windows map[string]int
-	vcpus   int // throttle percent
+	vcpus   int  // throttle percent
+	tracked bool // the dirty log is kept
 
 	breakAt func(step string) error // asked at every step of both sides; nil: nothing breaks
 }
@@ -114,8 +115,8 @@ func (w *world) atSource() {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.runner != "source" || w.left || w.paused != "" || w.vcpus != 0 {
-		w.t.Errorf("the guest runs at %q (left %v, paused %q, throttled %d)", w.runner, w.left, w.paused, w.vcpus)
+	if w.runner != "source" || w.left || w.paused != "" || w.vcpus != 0 || w.tracked {
+		w.t.Errorf("the guest runs at %q (left %v, paused %q, throttled %d, tracked %v)", w.runner, w.left, w.paused, w.vcpus, w.tracked)
 	}
 	for d := range w.owner {
 		if w.owner[d] != "source" || w.reserved[d] != "source" || w.windows[d] != drain.Unlimited {
@@ -170,13 +171,18 @@ func newFakeGuest(w *world, disks ...*fakeDisk) *fakeGuest {
 }
 
 func (g *fakeGuest) Regions() []ram.Region              { return g.memory }
-func (g *fakeGuest) Track(bool) error                   { return g.step("track") }
 func (g *fakeGuest) Describe() (json.RawMessage, error) { return json.RawMessage(`{"fake":true}`), nil }
 func (g *fakeGuest) Check(json.RawMessage) error        { return g.step("check") }
 func (g *fakeGuest) Files() []File {
 	return []File{{"one", 5, io.NopCloser(strings.NewReader("first"))}, {"two", 300 << 10, io.NopCloser(strings.NewReader(strings.Repeat("x", 300<<10)))}}
 }
 func (g *fakeGuest) Disks() []Disk { return g.disks }
+func (g *fakeGuest) Track(on bool) error {
+	g.mu.Lock()
+	g.tracked = on
+	g.mu.Unlock()
+	return g.step("track")
+}
 
 func (g *fakeGuest) Written(_ int, bitmap []uint64) error {
 	bitmap[0] |= g.writes
@@ -260,7 +266,7 @@ func (d *fakeDisk) Idle(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return nil
+	return d.step("idle")
 }
 func (d *fakeDisk) Sync(context.Context) error {
 	d.mu.Lock()
