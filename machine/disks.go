@@ -29,7 +29,7 @@ func (m *Machine) openDisk(cfg Disk, slot int) (*disk, error) {
 	if cfg.Queues == 0 {
 		cfg.Queues = m.cfg.CPUs
 	}
-	image, err := blk.OpenImage(cfg.Path, blk.ImageOptions{ReadOnly: cfg.ReadOnly, Direct: cfg.Direct, Raw: cfg.Raw})
+	image, err := blk.OpenImage(cfg.Path, blk.ImageOptions{ReadOnly: cfg.ReadOnly, Direct: cfg.Direct})
 	if err != nil {
 		return nil, err
 	}
