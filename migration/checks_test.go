@@ -23,7 +23,9 @@ func TestNothingIsGivenAwayAfterTheEnd(t *testing.T) {
 	if err := d.offer(ctx, k); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	_, _ = d.release(ctx)
+	if err := d.release(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
 	w.atSource()
 }
 

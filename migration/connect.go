@@ -120,10 +120,8 @@ func (d *sourceDriver) joinStreams(ctx context.Context, session string) (streams
 
 // offerReservations has the destination take them, and returns how long that took.
 func (d *sourceDriver) offerReservations(ctx context.Context) (took time.Duration, err error) {
-	for _, k := range d.disks {
-		if err := d.offer(ctx, k); err != nil {
-			return 0, err
-		}
+	if err := onDisks(d.disks, func(k Disk) error { return d.offer(ctx, k) }); err != nil {
+		return 0, err
 	}
 	asked := time.Now()
 	if err := d.control.Send(wire.Offered, nil); err != nil {
@@ -137,16 +135,12 @@ func (d *sourceDriver) offerReservations(ctx context.Context) (took time.Duratio
 
 // offer gives a disk's reservation away, unless the migration was abandoned: reclaim comes before or after.
 func (d *sourceDriver) offer(ctx context.Context, k Disk) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	d.offered = append(d.offered, k)
-	if err := k.OfferReservation(); err != nil {
-		return fmt.Errorf("disk %s: %w", k.ID(), err)
-	}
-	return nil
+	return d.lock(k, func() error {
+		if err := d.give(ctx, &d.offered, k); err != nil {
+			return err
+		}
+		return k.OfferReservation()
+	})
 }
 
 // clocksApart is more than a time server leaves between two hosts, and worth a line in the log.

@@ -187,7 +187,7 @@ func (s *Source) fail(err error) []Action {
 		acts = append(acts, Action{Do: Throttle})
 	}
 	if !s.handing {
-		acts = append(acts, s.reopen()...) // else when the locks are back
+		acts = append(acts, s.reopen()...) // else each when its lock is back
 	}
 	s.phase, s.err, s.throttle = Run, err, 0
 	return append(acts, Action{Do: Abandon, Err: err}, Action{Do: Reclaim})

@@ -17,7 +17,7 @@
 //
 //   - At most one side runs the guest, and only with the owner locks of all its images.
 //   - Before COMMIT a failure leaves the guest at the source, with its windows open. If an image was
-//     taken by somebody else meanwhile, the guest stands there.
+//     taken by somebody else meanwhile, or its lock can't be had in time, the guest stands there.
 //   - After COMMIT the source doesn't run it again by itself. If the link is lost just then, neither
 //     side may run it, and the user decides (`ebb resume --force`).
 //   - The vCPUs stop only when nothing is in flight, everything written is where the destination finds it, which

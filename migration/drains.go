@@ -19,7 +19,7 @@ type drains struct {
 	disks   []Disk
 	windows []int // as last set
 	last    []drain.Sample
-	closed  bool // all of them, whatever the controller says
+	fixed   bool // whatever the controller says
 }
 
 func newDrains(p drain.Policy, stall time.Duration, disks []Disk) *drains {
@@ -46,7 +46,7 @@ func (d *drains) look(now time.Duration) Drain {
 		Missed:  state == drain.BackingOff,
 		Off:     state == drain.Ebbing,
 	}
-	if say.Verdict = verdict(d.control.Verdict()); say.Verdict == "" && d.closed {
+	if say.Verdict = verdict(d.control.Verdict()); say.Verdict == "" && d.fixed {
 		say.Verdict = d.busy()
 	}
 	say.Kept = kept(d.disks)
@@ -95,7 +95,7 @@ func verdict(err error) string {
 func (d *drains) hold() { d.set(d.control.Hold()) }
 
 func (d *drains) set(windows []int) {
-	if d.policy == drain.Off || d.closed {
+	if d.policy == drain.Off || d.fixed {
 		return
 	}
 	for i, n := range windows {
@@ -108,23 +108,26 @@ func (d *drains) set(windows []int) {
 
 // close closes all, and they stay so until open.
 func (d *drains) close() {
-	d.closed = true
+	d.fixed = true
 	for _, k := range d.disks {
 		k.SetWindow(0)
 	}
 }
 
-// open ends a hold, or with it the migration.
-func (d *drains) open(forGood bool) {
-	d.closed = false
-	if d.control.State() != drain.BackingOff || forGood {
+// open ends a hold.
+func (d *drains) open() {
+	d.fixed = false
+	if d.control.State() != drain.BackingOff {
 		d.set(d.control.Open())
-		if !forGood {
-			d.control.Ebb()
-		}
+		d.control.Ebb()
 	}
-	if forGood { // whoever closed them
-		for i, k := range d.disks {
+}
+
+// free ends the migration: whoever closed them, disks that may are open as before it, and the controller has no say any more.
+func (d *drains) free(may func(Disk) bool) {
+	d.fixed = true
+	for i, k := range d.disks {
+		if may(k) {
 			d.windows[i] = drain.Unlimited
 			k.SetWindow(drain.Unlimited)
 		}

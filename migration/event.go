@@ -40,7 +40,7 @@ const (
 	Failed                            // the link, the other side, an action, or the guest's end
 	Aborted                           // by the destination, which says so: it won't run the guest
 	Cancelled                         // by the user
-	Reclaimed                         // Reclaim: the owner locks are back
+	Reclaimed                         // Reclaim: an owner lock is back, or was here all the time
 	OwnerLost                         // Reclaim, TakeBack: an image is somebody else's
 	Settled                           // after either: so are the reservations, or nobody waits for them any longer
 )
@@ -78,7 +78,7 @@ const (
 	CloseDisks                    // close all, the vCPUs stand, and wait however long it takes → Drained
 	HandOver                      // sync the images and give their owner locks away → DestinationReady
 	TakeBack                      // get the owner locks back → Returned
-	OpenDisks                     // windows as before Hold; in Run as before the migration
+	OpenDisks                     // windows as before Hold; in Run as before the migration, of the disks whose owner locks are here
 	StopGuest                     // the vCPUs → Stopped
 	SendLast                      // save the state; the last pass → LastSent
 	SendState                     // the state that was saved → Loaded
@@ -86,7 +86,7 @@ const (
 	Leave                         // the guest is gone: end
 	Abandon                       // tell the destination, close everything that belongs to the migration
 	ResumeGuest                   // let the vCPUs go on; the disks stay as they are
-	Reclaim                       // get every lock back → Reclaimed or OwnerLost, and then Settled
+	Reclaim                       // get every lock back → Reclaimed, more than once, and OwnerLost if one isn't; then Settled
 	PauseGuest                    // it can't run here without that image
 	Strand                        // nobody knows which side has it: stay stopped, tell the user
 )

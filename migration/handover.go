@@ -42,7 +42,12 @@ func onDisks(disks []Disk, f func(Disk) error) error {
 	}
 	var all error
 	for range disks {
-		all = errors.Join(all, <-errs)
+		switch err := <-errs; {
+		case all == nil:
+			all = err
+		case err != nil:
+			all = fmt.Errorf("%w; %w", all, err)
+		}
 	}
 	return all
 }
@@ -55,36 +60,90 @@ func (d *sourceDriver) handOver(ctx context.Context) error {
 		}
 		return k.Sync(ctx)
 	})
+	if err == nil {
+		err = d.release(ctx)
+	}
 	if ctx.Err() != nil {
 		return nil // missed, which somebody else has noticed
 	}
+	return err
+}
+
+// release gives the owner locks away and says so, unless the hold is over: takeBack comes before or after.
+func (d *sourceDriver) release(ctx context.Context) error {
+	err := onDisks(d.disks, func(k Disk) error {
+		return d.lock(k, func() error {
+			if err := d.give(ctx, &d.released, k); err != nil {
+				return err
+			}
+			return k.ReleaseOwner()
+		})
+	})
 	if err != nil {
 		return err
 	}
-	sent, err := d.release(ctx)
-	if err != nil && !sent {
+	d.mu.Lock() // until it is said, so that takeBack's GIVE-BACK comes after that
+	if err = ctx.Err(); err == nil {
+		d.handedOver = true
+		err = d.control.Send(wire.Handover, nil)
+	}
+	d.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
 		return d.unsent(err)
 	}
 	return err
 }
 
-// release gives the owner locks away and says so, unless the hold is over. Both under the lock, so that
-// takeBack comes before or after. sent is false where it could not be said.
-func (d *sourceDriver) release(ctx context.Context) (sent bool, err error) {
+// give notes that a disk's lock is given away, unless that is over: who looks at the list afterwards to take it back finds the disk there.
+func (d *sourceDriver) give(ctx context.Context, list *[]Disk, k Disk) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if ctx.Err() != nil {
-		return true, nil
+	err := ctx.Err()
+	if err == nil {
+		*list = append(*list, k)
 	}
-	for _, k := range d.disks {
-		d.released = append(d.released, k)
-		if err := k.ReleaseOwner(); err != nil {
-			return true, fmt.Errorf("disk %s: %w", k.ID(), err)
-		}
+	return err
+}
+
+// lockLimit is how long a lock call may take: longer than one that waits for readers to find an image locked. Tests change it.
+var lockLimit = deadLink
+
+// errLockHangs is for one that takes longer.
+var errLockHangs = errors.New("the lock of the image hangs, as on a file server that doesn't answer")
+
+// lock makes one of a disk's lock calls: one at a time, on a goroutine of its own, as a file server that is dead keeps it for ever.
+// Past lockLimit it is errLockHangs, though the call goes on. mu is not held, for the loop takes that.
+func (d *sourceDriver) lock(k Disk, call func() error) error {
+	turn, late := d.turn(k), time.After(lockLimit)
+	select {
+	case turn <- struct{}{}:
+	case <-late:
+		return errLockHangs
 	}
-	d.handedOver = true
-	err = d.control.Send(wire.Handover, nil)
-	return err == nil, err
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-turn }()
+		done <- call()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-late:
+		return errLockHangs
+	}
+}
+
+// turn has an element while one of a disk's lock calls is made.
+func (d *sourceDriver) turn(k Disk) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.turns == nil {
+		d.turns = map[Disk]chan struct{}{}
+	}
+	if d.turns[k] == nil {
+		d.turns[k] = make(chan struct{}, 1)
+	}
+	return d.turns[k]
 }
 
 // takeBack undoes handOver.
@@ -109,34 +168,52 @@ func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
 			return Event{}, errors.New("the destination does not give the images back")
 		}
 	}
-	return Event{}, d.regain() // after a failure there are more tries
+	return Event{}, onDisks(d.away(&d.released), d.regain) // after a failure there are more tries
 }
 
-// regain takes the owner locks that were given away, at once: nobody has them.
-func (d *sourceDriver) regain() error {
+// away returns the disks of one of the lists: whose locks were given away.
+func (d *sourceDriver) away(list *[]Disk) []Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for len(d.released) > 0 {
-		k := d.released[0]
-		if err := k.ReclaimOwner(); err != nil {
-			return fmt.Errorf("disk %s: %w", k.ID(), err)
-		}
-		d.released = d.released[1:]
-	}
-	return nil
+	return slices.Clone(*list)
 }
 
-// reclaim takes back every lock that was given away, those first without which there is no I/O. A destination that doesn't know yet
-// that it is over may have them for as long as it takes to notice.
+// here reports whether a disk's owner lock is certainly here.
+func (d *sourceDriver) here(k Disk) bool { return !slices.Contains(d.away(&d.released), k) }
+
+// regain takes a disk's owner lock, which was given away, at once: nobody has it.
+func (d *sourceDriver) regain(k Disk) error { return d.reclaimed(&d.released, k, k.ReclaimOwner) }
+
+// reclaimed makes the call that takes a disk off a list.
+func (d *sourceDriver) reclaimed(list *[]Disk, k Disk, call func() error) error {
+	return d.lock(k, func() error {
+		err := call()
+		if err == nil {
+			d.mu.Lock()
+			*list = slices.DeleteFunc(*list, func(x Disk) bool { return x == k })
+			d.mu.Unlock()
+		}
+		return err
+	})
+}
+
+// reclaim takes back every lock that was given away, those first without which there is no I/O: each disk opens when its own is here.
+// A destination that doesn't know yet that it is over may have them for as long as it takes to notice.
 func (d *sourceDriver) reclaim() {
 	go func() {
-		if err := again(d.regain, d.ownersLate); err != nil {
+		d.post(Event{Kind: Reclaimed}) // of the others
+		if err := onDisks(d.away(&d.released), func(k Disk) error {
+			err := again(func() error { return d.regain(k) }, d.ownersLate)
+			if err == nil {
+				d.post(Event{Kind: Reclaimed})
+			}
+			return err
+		}); err != nil {
 			d.post(Event{Kind: OwnerLost, Err: fmt.Errorf("the migration failed and %w", err)})
 		} else {
 			d.mu.Lock()
 			d.awaited = ""
 			d.mu.Unlock()
-			d.post(Event{Kind: Reclaimed})
 			if err := again(d.reclaimReservations, func(waited time.Duration) bool { return waited >= quickReclaim }); err != nil {
 				d.o.Log.Warn("the reservation of an image isn't free again; nobody else gets the image all the same", "err", err)
 			}
@@ -175,17 +252,7 @@ func (d *sourceDriver) ownersLate(waited time.Duration) bool {
 }
 
 func (d *sourceDriver) reclaimReservations() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var all error
-	d.offered = slices.DeleteFunc(d.offered, func(k Disk) bool {
-		err := k.ReclaimReservation()
-		if err != nil {
-			all = errors.Join(all, fmt.Errorf("disk %s: %w", k.ID(), err))
-		}
-		return err == nil
-	})
-	return all
+	return onDisks(d.away(&d.offered), func(k Disk) error { return d.reclaimed(&d.offered, k, k.ReclaimReservation) })
 }
 
 // writeBack keeps what the guest writes from gathering in the host's page cache.

@@ -87,6 +87,7 @@ type sourceDriver struct {
 	handedOver bool   // HANDOVER was sent, and not taken back
 	released   []Disk // whose owner locks were given away
 	offered    []Disk // whose reservations were
+	turns      map[Disk]chan struct{}
 	awaited    string // what the user is told while owner locks don't come back
 
 	saving   sync.Mutex // held while the state is saved: the vCPUs must not run then
@@ -268,7 +269,11 @@ func (d *sourceDriver) do(a Action) {
 		d.task(Returned, d.takeBack)
 	case OpenDisks:
 		d.holding()
-		d.drains.open(d.core.Phase() == Run)
+		if d.core.Phase() == Run {
+			d.drains.free(d.here)
+		} else {
+			d.drains.open()
+		}
 	case StopGuest:
 		d.report.stopping = d.now()
 		if err := d.guest.Stop(); err != nil {
