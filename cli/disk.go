@@ -42,7 +42,7 @@ func parseDisks(specs []string) ([]machine.Disk, error) {
 			return nil, err
 		}
 		if d.ID == "" {
-			d.ID = diskName(i)
+			d.ID = machine.DiskName(i)
 		}
 		for _, e := range disks {
 			if e.ID == d.ID {
@@ -181,13 +181,4 @@ func parseNumber(s string, low, high int) (int, error) {
 		return 0, fmt.Errorf("give a number from %d to %d", low, high)
 	}
 	return n, nil
-}
-
-// diskName is what Linux calls disk i: vda to vdz, then vdaa.
-func diskName(i int) string {
-	letters := ""
-	for i++; i > 0; i = (i - 1) / 26 {
-		letters = string(rune('a'+(i-1)%26)) + letters
-	}
-	return "vd" + letters
 }

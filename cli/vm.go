@@ -25,7 +25,7 @@ type controlled struct {
 
 // hotplug changes the disks of a machine that runs.
 type hotplug interface {
-	AddDisk(machine.Disk) error
+	AddDisk(machine.Disk) (id string, err error)
 	RemoveDisk(ctx context.Context, id string) error
 	ResizeDisk(id string, size uint64) error
 }
@@ -81,16 +81,11 @@ func (v controlled) AddDisk(keys, dir string) (string, error) {
 		}
 		d.Path = filepath.Join(dir, d.Path)
 	}
-	used := v.ids()
-	for i := 0; d.ID == ""; i++ {
-		if id := diskName(i); !slices.Contains(used, id) {
-			d.ID = id
-		}
-	}
-	if slices.Contains(used, d.ID) {
+	if slices.Contains(v.ids(), d.ID) {
 		return "", control.Refuse(http.StatusConflict, "disk %s: the id %s is another disk's already; give this one another with id=NAME", keys, d.ID)
 	}
-	return d.ID, v.changed(v.disks.AddDisk(d))
+	id, err := v.disks.AddDisk(d)
+	return id, v.changed(err)
 }
 
 func (v controlled) RemoveDisk(ctx context.Context, id string) error {

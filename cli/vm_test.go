@@ -20,7 +20,10 @@ type fakeHotplug struct {
 	err     error
 }
 
-func (f *fakeHotplug) AddDisk(d machine.Disk) error { f.added = d; return f.err }
+func (f *fakeHotplug) AddDisk(d machine.Disk) (string, error) {
+	f.added = d
+	return "id " + d.ID, f.err
+}
 
 func (f *fakeHotplug) RemoveDisk(_ context.Context, id string) error { f.removed = id; return f.err }
 
@@ -44,8 +47,8 @@ func TestControlledDisks(t *testing.T) {
 		status    int
 		says      string
 	}{
-		{"path=/a/b", "", machine.Disk{ID: "vdb", Path: "/a/b"}, 0, ""},
-		{"path=../b,direct,queues=2", "/a/c", machine.Disk{ID: "vdb", Path: "/a/b", Direct: true, Queues: 2}, 0, ""},
+		{"path=/a/b", "", machine.Disk{Path: "/a/b"}, 0, ""},
+		{"path=../b,direct,queues=2", "/a/c", machine.Disk{Path: "/a/b", Direct: true, Queues: 2}, 0, ""},
 		{"path=/a,id=data,serial=S,readonly,queue-size=64", "", machine.Disk{ID: "data", Path: "/a", Serial: "S", ReadOnly: true, QueueSize: 64}, 0, ""},
 		{"path=b", "", machine.Disk{}, 400, "absolute path"},
 		{"path=b", "c", machine.Disk{}, 400, "absolute path"},
@@ -57,7 +60,7 @@ func TestControlledDisks(t *testing.T) {
 		*disks = fakeHotplug{}
 		id, err := v.AddDisk(c.keys, c.dir)
 		if c.status == 0 {
-			if err != nil || disks.added != c.want || id != c.want.ID {
+			if err != nil || disks.added != c.want || id != "id "+c.want.ID {
 				t.Errorf("%s: %+v, error %v, want %+v", c.keys, disks.added, err, c.want)
 			}
 			continue

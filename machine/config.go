@@ -94,3 +94,12 @@ func mebibytes(n uint64) string {
 	}
 	return fmt.Sprintf("%d MiB", n>>20)
 }
+
+// DiskName is what Linux calls disk i: vda to vdz, then vdaa.
+func DiskName(i int) string {
+	letters := ""
+	for i++; i > 0; i = (i - 1) / 26 {
+		letters = string(rune('a'+(i-1)%26)) + letters
+	}
+	return "vd" + letters
+}

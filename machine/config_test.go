@@ -55,3 +55,11 @@ func TestConfigCheck(t *testing.T) {
 		})
 	}
 }
+
+func TestDiskName(t *testing.T) {
+	for i, want := range map[int]string{0: "vda", 1: "vdb", 25: "vdz", 26: "vdaa", 27: "vdab", 51: "vdaz", 52: "vdba", 63: "vdbl", 701: "vdzz", 702: "vdaaa"} {
+		if got := DiskName(i); got != want {
+			t.Errorf("disk %d: %s, want %s", i, got, want)
+		}
+	}
+}

@@ -70,13 +70,18 @@ func (m *Machine) freeSlot() (int, error) {
 // AddDisk gives the machine another disk and plugs it into the running guest, which
 // finds it by PCI Express hotplug. A guest that isn't there yet, or resets just now,
 // finds it when it boots; it keeps its slot, and so its place in the guest, until
-// RemoveDisk. An error is one sentence, and then nothing has changed. It doesn't wait
-// for the guest. Any goroutine.
-func (m *Machine) AddDisk(cfg Disk) error {
+// RemoveDisk. Without an id it gets the first of DiskName's that is free. An error is one sentence, and then nothing
+// has changed. It doesn't wait for the guest. Any goroutine.
+func (m *Machine) AddDisk(cfg Disk) (id string, err error) {
 	m.plugging.Lock() // so that what is checked stays so while the image is opened
 	defer m.plugging.Unlock()
-	fail := func(err error) error { return fmt.Errorf("disk %s can't be added: %w", cfg.ID, err) }
+	fail := func(err error) (string, error) { return "", fmt.Errorf("disk %s can't be added: %w", cfg.ID, err) }
 	m.mu.Lock()
+	for i := 0; cfg.ID == ""; i++ {
+		if id := DiskName(i); m.findDisk(id) == nil {
+			cfg.ID = id
+		}
+	}
 	slot, err := m.freeSlot()
 	switch {
 	case m.stopping:
@@ -102,9 +107,9 @@ func (m *Machine) AddDisk(cfg Disk) error {
 	}
 	if err != nil {
 		m.leaveGroup(d)
-		return errors.Join(fail(err), d.image.Close())
+		return fail(errors.Join(err, d.image.Close()))
 	}
-	return nil
+	return cfg.ID, nil
 }
 
 func (m *Machine) plug(d *disk) error {

@@ -54,7 +54,7 @@ func cancelled() context.Context {
 
 func (r *rig) add(d Disk) {
 	r.Helper()
-	if err := r.AddDisk(d); err != nil {
+	if _, err := r.AddDisk(d); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -159,7 +159,7 @@ func TestAddDiskRefuses(t *testing.T) {
 		"options": {Disk{ID: "x", Path: disks[1].Path, QueueSize: 100}, []string{"disk x", "queue-size=100"}},
 		"queues":  {Disk{ID: "x", Path: disks[1].Path, Queues: 10000}, []string{"disk x", "queues=10000"}},
 	} {
-		err := r.AddDisk(c.disk)
+		_, err := r.AddDisk(c.disk)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -175,7 +175,7 @@ func TestAddDiskRefuses(t *testing.T) {
 	for _, d := range disks[1 : 1+MaxHotplugSlots] {
 		r.add(d)
 	}
-	if err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "none of 8 hotplug slots is free") {
+	if _, err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "none of 8 hotplug slots is free") {
 		t.Errorf("one disk too many: %v", err)
 	}
 	r.remove("b") // which no guest has turned on
@@ -190,14 +190,38 @@ func TestAddDiskRefuses(t *testing.T) {
 	}
 	r.Stop()
 	r.wait()
+	_, late := r.AddDisk(Disk{ID: "late", Path: disks[1].Path})
 	for what, err := range map[string]error{
-		"AddDisk":    r.AddDisk(Disk{ID: "late", Path: disks[1].Path}),
+		"AddDisk":    late,
 		"RemoveDisk": r.RemoveDisk(context.Background(), "c"),
 		"ResizeDisk": r.ResizeDisk("c", 2<<20),
 	} {
 		if !errors.Is(err, ErrNotRunning) {
 			t.Errorf("%s after the guest's end: %v", what, err)
 		}
+	}
+}
+
+// Disks that are added at the same time get ids of their own.
+func TestAddDiskChoosesID(t *testing.T) {
+	disks := diskImages(t, 1+MaxHotplugSlots)
+	disks[0].ID = "vdb"
+	r := prepare(t, Config{Disks: disks[:1], HotplugSlots: MaxHotplugSlots}, spin)
+	defer r.Close() //nolint:errcheck // nothing ran
+	var adding sync.WaitGroup
+	ids := make([]string, MaxHotplugSlots)
+	for i := range ids {
+		adding.Go(func() {
+			var err error
+			if ids[i], err = r.AddDisk(Disk{Path: disks[1+i].Path}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	adding.Wait()
+	slices.Sort(ids)
+	if got := strings.Join(ids, " "); got != "vda vdc vdd vde vdf vdg vdh vdi" {
+		t.Errorf("the ids are %s", got)
 	}
 }
 
@@ -238,7 +262,7 @@ func TestDisksRace(t *testing.T) {
 			for _, d := range disks {
 				all.Go(func() {
 					for range 20 {
-						if err := r.AddDisk(d); err != nil {
+						if _, err := r.AddDisk(d); err != nil {
 							t.Error(err)
 							return
 						}

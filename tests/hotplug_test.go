@@ -24,7 +24,7 @@ func newHot(t *testing.T, id string, size int64) hot {
 
 func (g *guestMachine) add(d hot) {
 	g.t.Helper()
-	if err := g.AddDisk(d.Disk); err != nil {
+	if _, err := g.AddDisk(d.Disk); err != nil {
 		g.t.Fatalf("%v\n%s", err, g.out)
 	}
 }
