@@ -182,7 +182,7 @@ func (i *Image) verify(before *Image, at place) error {
 			return refuse(err, "disk image %s: what this host has cached of it can't be dropped (%v); use direct", i.path, err)
 		}
 	}
-	size, err := i.fileSize()
+	size, err := i.fileSize(i.fd)
 	switch {
 	case err != nil:
 		return refuse(err, "disk image %s: its size can't be read (%v)", i.path, err)

@@ -24,7 +24,8 @@ type Image struct {
 	device   bool  // a block device
 	size     int64 // bytes, a multiple of blockSize; atomic, because Resize changes it
 
-	changing sync.Mutex // one Resize, hand-over or Close at a time
+	resizing sync.Mutex // one Resize at a time; taken before changing
+	changing sync.Mutex // one hand-over or Close at a time
 	closed   bool       // guarded by changing
 
 	// incoming: it was opened for a migration and not taken over yet, so that nothing may be
@@ -197,20 +198,20 @@ func (i *Image) probe(st *unix.Stat_t) error {
 	return nil
 }
 
-// fileSize asks for the size.
-func (i *Image) fileSize() (int64, error) {
+// fileSize asks for the size, by a descriptor of the image.
+func (i *Image) fileSize(fd int) (int64, error) {
 	if i.device {
-		n, err := unix.IoctlGetInt(i.fd, unix.BLKGETSIZE64)
+		n, err := unix.IoctlGetInt(fd, unix.BLKGETSIZE64)
 		return int64(n), err
 	}
 	var st unix.Stat_t
-	err := unix.Fstat(i.fd, &st)
+	err := unix.Fstat(fd, &st)
 	return st.Size, err
 }
 
 // measure finds the size.
 func (i *Image) measure() error {
-	size, err := i.fileSize()
+	size, err := i.fileSize(i.fd)
 	atomic.StoreInt64(&i.size, size)
 	switch {
 	case err != nil:
@@ -231,7 +232,7 @@ func (i *Image) refuseSize(format string, unit int) error {
 	return refuse(fs.ErrInvalid, "disk image %s has "+format, i.path, size, unit, up, i.path)
 }
 
-// Close gives the image and its lock back, after a Resize that is under way.
+// Close gives the image and its lock back, the lock when a Resize that is under way is done.
 // Preconditions: no request is in flight.
 func (i *Image) Close() error {
 	i.changing.Lock()

@@ -1,10 +1,13 @@
 package blk
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func imageFile(t *testing.T, size int64) string {
@@ -68,6 +71,41 @@ func TestResize(t *testing.T) {
 	}
 	if dev.UpdateCapacity(); dev.capacity.Load() != 8192 {
 		t.Errorf("capacity %d, want 8192", dev.capacity.Load())
+	}
+}
+
+// Storage that doesn't answer a Resize holds up no Close; the image is locked until it does.
+func TestHungResize(t *testing.T) {
+	path := imageFile(t, 1<<20)
+	img, err := OpenImage(path, ImageOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, answer, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	defer func(real func(int, int64) error) { truncate = real }(truncate)
+	truncate = func(fd int, size int64) error {
+		close(asked)
+		<-answer
+		return unix.Ftruncate(fd, size)
+	}
+	go func() { done <- img.Resize(2 << 20) }()
+	<-asked
+	if err := img.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenImage(path, ImageOptions{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("somebody else has the image that is being resized: %v", err)
+	}
+	close(answer)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	again, err := OpenImage(path, ImageOptions{})
+	if err != nil || again.Size() != 2<<20 {
+		t.Fatal(again, err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

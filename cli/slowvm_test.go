@@ -52,7 +52,7 @@ func (s *slowVM) Kill() {
 	s.killed = true
 }
 
-func (s *slowVM) AddDisk(keys, dir string) (string, error) {
+func (s *slowVM) AddDisk(_ context.Context, keys, dir string) (string, error) {
 	s.note("add %s in %s", keys, dir)
 	return "vdx", nil
 }
@@ -67,7 +67,7 @@ func (s *slowVM) RemoveDisk(ctx context.Context, id string) error {
 	}
 }
 
-func (s *slowVM) ResizeDisk(id string, size uint64) error {
+func (s *slowVM) ResizeDisk(_ context.Context, id string, size uint64) error {
 	s.note("resize %s %d", id, size)
 	return nil
 }

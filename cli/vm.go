@@ -25,9 +25,9 @@ type controlled struct {
 
 // hotplug changes the disks of a machine that runs.
 type hotplug interface {
-	AddDisk(machine.Disk) (id string, err error)
+	AddDisk(ctx context.Context, d machine.Disk) (id string, err error)
 	RemoveDisk(ctx context.Context, id string) error
-	ResizeDisk(id string, size uint64) error
+	ResizeDisk(ctx context.Context, id string, size uint64) error
 }
 
 var _ control.VM = controlled{}
@@ -70,7 +70,7 @@ func inTime(err error) error {
 	return err
 }
 
-func (v controlled) AddDisk(keys, dir string) (string, error) {
+func (v controlled) AddDisk(ctx context.Context, keys, dir string) (string, error) {
 	d, err := parseKeys(keys)
 	if err != nil {
 		return "", control.Refuse(http.StatusBadRequest, "disk %s: %w", keys, err)
@@ -84,7 +84,7 @@ func (v controlled) AddDisk(keys, dir string) (string, error) {
 	if slices.Contains(v.ids(), d.ID) {
 		return "", control.Refuse(http.StatusConflict, "disk %s: the id %s is another disk's already; give this one another with id=NAME", keys, d.ID)
 	}
-	id, err := v.disks.AddDisk(d)
+	id, err := v.disks.AddDisk(ctx, d)
 	return id, v.changed(err)
 }
 
@@ -103,14 +103,14 @@ func (v controlled) RemoveDisk(ctx context.Context, id string) error {
 	return v.changed(err)
 }
 
-func (v controlled) ResizeDisk(id string, size uint64) error {
+func (v controlled) ResizeDisk(ctx context.Context, id string, size uint64) error {
 	if err := v.hasDisk(id); err != nil {
 		return err
 	}
 	if err := checkDiskSize(size); err != nil {
 		return control.Refuse(http.StatusBadRequest, "disk %s: %w", id, err)
 	}
-	return v.changed(v.disks.ResizeDisk(id, size))
+	return v.changed(v.disks.ResizeDisk(ctx, id, size))
 }
 
 func (v controlled) hasDisk(id string) error {
@@ -121,9 +121,9 @@ func (v controlled) hasDisk(id string) error {
 }
 
 // changed is how a change of the disks went: what was possible to ask for and
-// doesn't work is a conflict with what there is.
+// doesn't work is a conflict with what there is, unless nobody wants it any more.
 func (v controlled) changed(err error) error {
-	if refused := (*control.Error)(nil); err == nil || errors.As(err, &refused) {
+	if refused := (*control.Error)(nil); err == nil || errors.As(err, &refused) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return control.Refuse(http.StatusConflict, "%w", inTime(err))

@@ -20,14 +20,17 @@ type fakeHotplug struct {
 	err     error
 }
 
-func (f *fakeHotplug) AddDisk(d machine.Disk) (string, error) {
+func (f *fakeHotplug) AddDisk(_ context.Context, d machine.Disk) (string, error) {
 	f.added = d
 	return "id " + d.ID, f.err
 }
 
 func (f *fakeHotplug) RemoveDisk(_ context.Context, id string) error { f.removed = id; return f.err }
 
-func (f *fakeHotplug) ResizeDisk(_ string, size uint64) error { f.size = size; return f.err }
+func (f *fakeHotplug) ResizeDisk(_ context.Context, _ string, size uint64) error {
+	f.size = size
+	return f.err
+}
 
 // A request from the socket is checked as a command line is, whoever sent it.
 func TestControlledDisks(t *testing.T) {
@@ -58,7 +61,7 @@ func TestControlledDisks(t *testing.T) {
 		{"path=/b,id=vdc", "", machine.Disk{}, 409, "id vdc is another disk's"},
 	} {
 		*disks = fakeHotplug{}
-		id, err := v.AddDisk(c.keys, c.dir)
+		id, err := v.AddDisk(t.Context(), c.keys, c.dir)
 		if c.status == 0 {
 			if err != nil || disks.added != c.want || id != "id "+c.want.ID {
 				t.Errorf("%s: %+v, error %v, want %+v", c.keys, disks.added, err, c.want)
@@ -71,13 +74,13 @@ func TestControlledDisks(t *testing.T) {
 		}
 	}
 
-	noError(t, v.ResizeDisk("vda", 1<<30))
+	noError(t, v.ResizeDisk(t.Context(), "vda", 1<<30))
 	noError(t, v.RemoveDisk(t.Context(), "vdc"))
 	if disks.size != 1<<30 || disks.removed != "vdc" {
 		t.Errorf("%+v", disks)
 	}
-	wantRefused(t, v.ResizeDisk("vda", 1000), 400, "1000 bytes")
-	wantRefused(t, v.ResizeDisk("vdb", 1024), 404, `"vdb"`)
+	wantRefused(t, v.ResizeDisk(t.Context(), "vda", 1000), 400, "1000 bytes")
+	wantRefused(t, v.ResizeDisk(t.Context(), "vdb", 1024), 404, `"vdb"`)
 	wantRefused(t, v.RemoveDisk(t.Context(), strings.Repeat("x", 1000)), 404, "no disk")
 	disks.err = errors.New("the image is in use; give another")
 	wantRefused(t, v.RemoveDisk(t.Context(), "vda"), 409, "the image is in use; give another")

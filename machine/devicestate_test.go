@@ -38,8 +38,8 @@ func newStateHost(t testing.TB, mem *virtiotest.Memory, disks []Disk) *stateHost
 	}
 	r.m.cfg.CPUs = 1
 	for i, c := range disks {
-		d, err := r.m.openDisk(c, i-1)
-		if err != nil {
+		d := r.m.newDisk(c, i-1)
+		if err := d.open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r.m.disks = append(r.m.disks, d)

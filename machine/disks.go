@@ -20,20 +20,51 @@ type disk struct {
 	// unwanted: a RemoveDisk waits for it. New hardware is built without it.
 	// Machine.mu guards it.
 	unwanted bool
+
+	resizes int // under way, also those that nobody waits for any more; Machine.mu guards it
 }
 
 const onBus0 = -1
 
-// openDisk opens and locks the image of a disk.
-func (m *Machine) openDisk(cfg Disk, slot int) (*disk, error) {
+// These are variables for tests with storage that doesn't answer.
+var (
+	openImage   = blk.OpenImage
+	resizeImage = (*blk.Image).Resize
+)
+
+// newDisk makes a disk, without its image.
+func (m *Machine) newDisk(cfg Disk, slot int) *disk {
 	if cfg.Queues == 0 {
 		cfg.Queues = m.cfg.CPUs
 	}
-	image, err := blk.OpenImage(cfg.Path, blk.ImageOptions{ReadOnly: cfg.ReadOnly, Direct: cfg.Direct})
-	if err != nil {
-		return nil, err
+	return &disk{cfg: cfg, slot: slot}
+}
+
+// open opens and locks the image. Storage that doesn't answer can't be interrupted: if ctx ends first open returns, and
+// what is opened later is closed at once.
+func (d *disk) open(ctx context.Context) error {
+	type result struct {
+		image *blk.Image
+		err   error
 	}
-	return &disk{cfg: cfg, image: image, slot: slot}, nil
+	opened, open := make(chan result), openImage
+	go func() {
+		image, err := open(d.cfg.Path, blk.ImageOptions{ReadOnly: d.cfg.ReadOnly, Direct: d.cfg.Direct})
+		select {
+		case opened <- result{image, err}:
+		case <-ctx.Done():
+			if err == nil {
+				image.Close() //nolint:errcheck // nothing was written
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		d.image = r.image
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("the storage of disk image %s doesn't answer: %w", d.cfg.Path, context.Cause(ctx))
+	}
 }
 
 // newDevice makes the device of a disk.
@@ -56,10 +87,19 @@ func (m *Machine) findDisk(id string) *disk {
 	return nil
 }
 
+// taken reports whether a disk, or one that is being added, is of that kind. m.mu is held.
+func (m *Machine) taken(of func(*disk) bool) bool {
+	return slices.ContainsFunc(m.disks, of) || slices.ContainsFunc(m.adding, of)
+}
+
+func (m *Machine) takenID(id string) bool {
+	return m.taken(func(d *disk) bool { return d.cfg.ID == id })
+}
+
 // freeSlot returns a hotplug slot without a disk. m.mu is held.
 func (m *Machine) freeSlot() (int, error) {
 	for i := range m.cfg.HotplugSlots {
-		if !slices.ContainsFunc(m.disks, func(d *disk) bool { return d.slot == i }) {
+		if !m.taken(func(d *disk) bool { return d.slot == i }) {
 			return i, nil
 		}
 	}
@@ -71,35 +111,57 @@ func (m *Machine) freeSlot() (int, error) {
 // finds it by PCI Express hotplug. A guest that isn't there yet, or resets just now,
 // finds it when it boots; it keeps its slot, and so its place in the guest, until
 // RemoveDisk. Without an id it gets the first of DiskName's that is free. An error is one sentence, and then nothing
-// has changed. It doesn't wait for the guest. Any goroutine.
-func (m *Machine) AddDisk(cfg Disk) (id string, err error) {
-	m.plugging.Lock() // so that what is checked stays so while the image is opened
-	defer m.plugging.Unlock()
-	fail := func(err error) (string, error) { return "", fmt.Errorf("disk %s can't be added: %w", cfg.ID, err) }
+// has changed. It doesn't wait for the guest, and for storage until ctx ends; meanwhile all else goes on, but a migration. Any goroutine.
+func (m *Machine) AddDisk(ctx context.Context, cfg Disk) (id string, err error) {
+	d, err := m.reserve(cfg)
+	if err == nil {
+		defer m.unreserve(d)
+		if err = d.open(ctx); err == nil {
+			err = m.join(d)
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("disk %s can't be added: %w", d.cfg.ID, err)
+	}
+	return d.cfg.ID, nil
+}
+
+// reserve makes a disk that is to be added, so that its id and slot stay free. It returns one with an error, too.
+func (m *Machine) reserve(cfg Disk) (*disk, error) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := 0; cfg.ID == ""; i++ {
-		if id := DiskName(i); m.findDisk(id) == nil {
+		if id := DiskName(i); !m.takenID(id) {
 			cfg.ID = id
 		}
 	}
 	slot, err := m.freeSlot()
+	d := m.newDisk(cfg, slot)
 	switch {
 	case m.stopping:
 		err = ErrNotRunning
 	case m.moving():
 		err = ErrMigrating
-	case m.findDisk(cfg.ID) != nil:
+	case m.takenID(cfg.ID):
 		err = errors.New("there is a disk with this id; give the new one another id")
 	}
-	m.mu.Unlock()
-	if err != nil {
-		return fail(err)
+	if err == nil {
+		m.adding = append(m.adding, d)
 	}
-	d, err := m.openDisk(cfg, slot)
-	if err != nil {
-		return fail(err)
-	}
-	if err = m.joinGroup(d); err == nil {
+	return d, err
+}
+
+func (m *Machine) unreserve(d *disk) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.adding = slices.DeleteFunc(m.adding, func(e *disk) bool { return e == d })
+}
+
+// join makes a disk one of the machine's, or closes its image.
+func (m *Machine) join(d *disk) error {
+	m.plugging.Lock()
+	err := m.joinGroup(d)
+	if err == nil {
 		_, err = m.newDevice(d) // it checks the options
 	}
 	if err == nil {
@@ -107,9 +169,12 @@ func (m *Machine) AddDisk(cfg Disk) (id string, err error) {
 	}
 	if err != nil {
 		m.leaveGroup(d)
-		return fail(errors.Join(err, d.image.Close()))
 	}
-	return cfg.ID, nil
+	m.plugging.Unlock()
+	if err != nil {
+		return errors.Join(err, d.image.Close())
+	}
+	return nil
 }
 
 func (m *Machine) plug(d *disk) error {
@@ -234,16 +299,17 @@ func (h *hardware) awaitRelease(ctx context.Context, s *slot, d *disk) {
 	}
 }
 
-// resizeImage is a variable for a test with a slow file system.
-var resizeImage = (*blk.Image).Resize
-
 // ResizeDisk gives a disk another size in bytes and tells the guest. An image file
 // grows as far as it has to; a disk never shrinks. A block device is grown by
 // whoever has it, and size, if it isn't 0, is what it should have by now. An error
-// is one sentence, and then nothing has changed. Any goroutine.
-func (m *Machine) ResizeDisk(id string, size uint64) error {
+// is one sentence, and then nothing has changed; but if ctx ends first, storage that answers later
+// resizes it all the same, and until then the guest can't migrate. Any goroutine.
+func (m *Machine) ResizeDisk(ctx context.Context, id string, size uint64) error {
 	m.mu.Lock()
 	d, stopping, moving, elsewhere := m.findDisk(id), m.stopping, m.moving(), m.held[notHere]
+	if d != nil && !stopping && !moving && elsewhere == "" {
+		d.resizes++
+	}
 	m.mu.Unlock()
 	switch {
 	case stopping:
@@ -255,15 +321,26 @@ func (m *Machine) ResizeDisk(id string, size uint64) error {
 	case d == nil:
 		return fmt.Errorf("there is no disk %s", id)
 	}
-	// The file system takes the time it likes. Meanwhile the disk may be removed or
-	// resized by others: the image sorts that out, and the guest is told its last size.
-	if err := resizeImage(d.image, size); err != nil {
-		return fmt.Errorf("disk %s is not resized: %w", id, err)
+	done, resize := make(chan error, 1), resizeImage
+	go func() {
+		// The file system takes the time it likes. Meanwhile the disk may be removed or
+		// resized by others: the image sorts that out, and the guest is told its last size.
+		err := resize(d.image, size)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		d.resizes--
+		if err == nil && m.hw != nil {
+			m.hw.resized(d)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("disk %s is not resized: %w", id, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("disk %s is not resized yet, as its storage doesn't answer: %w", id, context.Cause(ctx))
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.hw != nil {
-		m.hw.resized(d)
-	}
-	return nil
 }

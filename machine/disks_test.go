@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ebb-vmm/ebb/aio"
 	"github.com/ebb-vmm/ebb/blk"
@@ -54,7 +55,7 @@ func cancelled() context.Context {
 
 func (r *rig) add(d Disk) {
 	r.Helper()
-	if _, err := r.AddDisk(d); err != nil {
+	if _, err := r.AddDisk(context.Background(), d); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -159,7 +160,7 @@ func TestAddDiskRefuses(t *testing.T) {
 		"options": {Disk{ID: "x", Path: disks[1].Path, QueueSize: 100}, []string{"disk x", "queue-size=100"}},
 		"queues":  {Disk{ID: "x", Path: disks[1].Path, Queues: 10000}, []string{"disk x", "queues=10000"}},
 	} {
-		_, err := r.AddDisk(c.disk)
+		_, err := r.AddDisk(context.Background(), c.disk)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -175,7 +176,7 @@ func TestAddDiskRefuses(t *testing.T) {
 	for _, d := range disks[1 : 1+MaxHotplugSlots] {
 		r.add(d)
 	}
-	if _, err := r.AddDisk(disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "none of 8 hotplug slots is free") {
+	if _, err := r.AddDisk(context.Background(), disks[1+MaxHotplugSlots]); err == nil || !strings.Contains(err.Error(), "none of 8 hotplug slots is free") {
 		t.Errorf("one disk too many: %v", err)
 	}
 	r.remove("b") // which no guest has turned on
@@ -185,16 +186,16 @@ func TestAddDiskRefuses(t *testing.T) {
 			t.Errorf("removing %s: %v", id, err)
 		}
 	}
-	if err := r.ResizeDisk("nosuch", 512); err == nil || !strings.Contains(err.Error(), "no disk nosuch") {
+	if err := r.ResizeDisk(context.Background(), "nosuch", 512); err == nil || !strings.Contains(err.Error(), "no disk nosuch") {
 		t.Error(err)
 	}
 	r.Stop()
 	r.wait()
-	_, late := r.AddDisk(Disk{ID: "late", Path: disks[1].Path})
+	_, late := r.AddDisk(context.Background(), Disk{ID: "late", Path: disks[1].Path})
 	for what, err := range map[string]error{
 		"AddDisk":    late,
 		"RemoveDisk": r.RemoveDisk(context.Background(), "c"),
-		"ResizeDisk": r.ResizeDisk("c", 2<<20),
+		"ResizeDisk": r.ResizeDisk(context.Background(), "c", 2<<20),
 	} {
 		if !errors.Is(err, ErrNotRunning) {
 			t.Errorf("%s after the guest's end: %v", what, err)
@@ -213,7 +214,7 @@ func TestAddDiskChoosesID(t *testing.T) {
 	for i := range ids {
 		adding.Go(func() {
 			var err error
-			if ids[i], err = r.AddDisk(Disk{Path: disks[1+i].Path}); err != nil {
+			if ids[i], err = r.AddDisk(context.Background(), Disk{Path: disks[1+i].Path}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -262,7 +263,7 @@ func TestDisksRace(t *testing.T) {
 			for _, d := range disks {
 				all.Go(func() {
 					for range 20 {
-						if _, err := r.AddDisk(d); err != nil {
+						if _, err := r.AddDisk(context.Background(), d); err != nil {
 							t.Error(err)
 							return
 						}
@@ -277,7 +278,7 @@ func TestDisksRace(t *testing.T) {
 			}
 			all.Go(func() {
 				for range 50 {
-					_ = r.ResizeDisk("a", 1<<20)
+					_ = r.ResizeDisk(context.Background(), "a", 1<<20)
 					_ = r.Pause(context.Background())
 					r.DiskStats()
 					_ = r.Resume()
@@ -299,13 +300,13 @@ func TestResizeDisk(t *testing.T) {
 	r.until("hardware", func() bool { return r.PowerButton() == nil })
 	r.add(disks[1])
 	for _, d := range disks {
-		if err := r.ResizeDisk(d.ID, 4<<20); err != nil {
+		if err := r.ResizeDisk(context.Background(), d.ID, 4<<20); err != nil {
 			t.Error(err)
 		}
 		if st, err := os.Stat(d.Path); err != nil || st.Size() != 4<<20 {
 			t.Errorf("%s: %d bytes, %v", d.ID, st.Size(), err)
 		}
-		err := r.ResizeDisk(d.ID, 1<<20)
+		err := r.ResizeDisk(context.Background(), d.ID, 1<<20)
 		if err == nil || !strings.Contains(err.Error(), "disk "+d.ID) || !strings.Contains(err.Error(), "can't shrink") {
 			t.Error(err)
 		}
@@ -320,7 +321,7 @@ func TestResizeBetweenBoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.ResizeDisk("a", 4<<20); err != nil {
+	if err := r.ResizeDisk(context.Background(), "a", 4<<20); err != nil {
 		t.Error(err)
 	}
 	if err := hw.preset(r.disks); err != nil {
@@ -355,7 +356,7 @@ func TestSlowResize(t *testing.T) {
 	for _, d := range disks {
 		done := make(chan error, 1)
 		errs[d.ID] = done
-		go func() { done <- r.ResizeDisk(d.ID, 4<<20) }()
+		go func() { done <- r.ResizeDisk(context.Background(), d.ID, 4<<20) }()
 		<-asked
 	}
 	r.pause()
@@ -375,6 +376,118 @@ func TestSlowResize(t *testing.T) {
 	}
 	if st, err := other.Stat(); err != nil || st.Size() != 0 {
 		t.Errorf("another file has %d bytes, %v", st.Size(), err)
+	}
+}
+
+// within fails the test with all goroutines' stacks if do doesn't return in time.
+func (r *rig) within(what string, do func()) {
+	r.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(hung):
+		r.Fatal(what, " hangs: ", r.where())
+	}
+}
+
+// While storage doesn't answer, of which a disk is to be, all else goes on but a migration, which says so. Who gives up has added nothing.
+func TestAddDiskOnHungStorage(t *testing.T) {
+	disks := diskImages(t, 3)
+	r := start(t, Config{Disks: disks[:1], HotplugSlots: 2}, polite)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	asked, answer, late := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	defer func(real func(string, blk.ImageOptions) (*blk.Image, error)) { openImage = real }(openImage)
+	real := openImage
+	openImage = func(path string, o blk.ImageOptions) (*blk.Image, error) {
+		if path == disks[1].Path {
+			close(asked)
+			<-answer
+			defer close(late)
+		}
+		return real(path, o)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	added := make(chan error, 1)
+	go func() {
+		_, err := r.AddDisk(ctx, disks[1])
+		added <- err
+	}()
+	<-asked
+	r.within("what has nothing to do with it", func() {
+		r.pause()
+		r.resume()
+		if _, err := r.BeginMigration(); err == nil || !strings.Contains(err.Error(), "disk b is being added") {
+			t.Errorf("a migration: %v", err)
+		}
+		if _, err := r.AddDisk(t.Context(), Disk{ID: "b", Path: disks[2].Path}); err == nil || !strings.Contains(err.Error(), "another id") {
+			t.Errorf("the same id: %v", err)
+		}
+		r.add(disks[2])
+		if _, err := r.AddDisk(t.Context(), Disk{Path: disks[2].Path}); err == nil || !strings.Contains(err.Error(), "none of 2 hotplug slots") {
+			t.Errorf("the same slot: %v", err)
+		}
+		r.remove("c")
+	})
+	giveUp()
+	r.within("AddDisk", func() {
+		if err := <-added; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), disks[1].Path) {
+			t.Error(err)
+		}
+	})
+	o, err := r.BeginMigration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.End()
+	close(answer)
+	<-late
+	r.until("the image that nobody wants to be closed", func() bool {
+		image, err := real(disks[1].Path, blk.ImageOptions{})
+		return err == nil && image.Close() == nil
+	})
+	if len(r.Disks()) != 1 {
+		t.Errorf("there are %v", r.Disks())
+	}
+}
+
+// A resize whose storage doesn't answer is waited for by nobody who has given up, but keeps the guest from migrating.
+func TestResizeDiskOnHungStorage(t *testing.T) {
+	disks := diskImages(t, 1)
+	r := start(t, Config{Disks: disks}, spin)
+	r.until("hardware", func() bool { return r.PowerButton() == nil })
+	asked, answer := make(chan struct{}), make(chan struct{})
+	defer func(real func(*blk.Image, uint64) error) { resizeImage = real }(resizeImage)
+	real := resizeImage
+	resizeImage = func(i *blk.Image, size uint64) error {
+		asked <- struct{}{}
+		<-answer
+		return real(i, size)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	resized := make(chan error, 1)
+	go func() { resized <- r.ResizeDisk(ctx, "a", 4<<20) }()
+	<-asked
+	giveUp()
+	r.within("ResizeDisk", func() {
+		if err := <-resized; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "disk a is not resized yet") {
+			t.Error(err)
+		}
+	})
+	if _, err := r.BeginMigration(); err == nil || !strings.Contains(err.Error(), "disk a is being resized") {
+		t.Errorf("a migration: %v", err)
+	}
+	close(answer)
+	r.until("the disk to have its size", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.disks[0].resizes == 0
+	})
+	if n := r.disks[0].image.Size(); n != 4<<20 {
+		t.Errorf("it has %d bytes", n)
 	}
 }
 

@@ -55,11 +55,12 @@ type Machine struct {
 	console consoleWriter
 
 	pausing  turn                  // one Pause or Resume at a time; taken before mu
-	plugging sync.Mutex            // one AddDisk at a time; taken before mu
+	plugging sync.Mutex            // while groups and the disks in them change, which is never long; taken before mu
 	groups   map[string]*aio.Group // by name; guarded by plugging, but for New
 
 	mu         sync.Mutex // guards what follows; never held while waiting
 	disks      []*disk    // those given at start first, in that order
+	adding     []*disk    // those that AddDisk opens
 	hw         *hardware  // nil before Run and after
 	leaving    *hardware  // the last hw, while it is taken apart
 	built      *hardware  // for the first guest, if that comes from another host
@@ -133,8 +134,8 @@ func (m *Machine) take() (err error) {
 		}
 	}
 	for _, c := range cfg.Disks {
-		d, err := m.openDisk(c, onBus0)
-		if err != nil {
+		d := m.newDisk(c, onBus0)
+		if err := d.open(context.Background()); err != nil {
 			return fmt.Errorf("--disk %s: %w", c.ID, err)
 		}
 		m.disks = append(m.disks, d)

@@ -45,10 +45,6 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 		return nil, err
 	}
 	defer m.pausing.unlock()
-	if !m.plugging.TryLock() { // nor an AddDisk, which may take long to open its image
-		return nil, errors.New("a disk is being added or removed; try again when that is over")
-	}
-	defer m.plugging.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -63,8 +59,13 @@ func (m *Machine) BeginMigration() (*Outgoing, error) {
 	case len(m.held) > 0:
 		return nil, errors.New("it is paused; resume it before")
 	}
+	for _, d := range m.adding { // its storage may never answer: nobody waits for it here
+		return nil, fmt.Errorf("disk %s is being added; wait until it is, or give it up", d.cfg.ID)
+	}
 	for _, d := range m.disks {
 		switch {
+		case d.resizes > 0:
+			return nil, fmt.Errorf("disk %s is being resized; wait until its storage has answered", d.cfg.ID)
 		case d.unwanted:
 			return nil, fmt.Errorf("disk %s is being removed; wait until it is gone", d.cfg.ID)
 		case m.hw.attached(d) == nil:

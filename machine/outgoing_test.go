@@ -282,7 +282,7 @@ func TestRegainImages(t *testing.T) {
 	}
 	o.Strand("somebody else has an image")
 	o.End()
-	if err := r.ResizeDisk(disks[1].ID, 1<<30); err == nil {
+	if err := r.ResizeDisk(t.Context(), disks[1].ID, 1<<30); err == nil {
 		t.Error("an image that is somebody else's was resized")
 	}
 	if err := r.ResumeForced(); !errors.Is(err, blk.ErrLocked) {

@@ -79,8 +79,8 @@ func newBenchHost(b *testing.B, mem *virtiotest.Memory, images []Disk) (*stateHo
 	r := newStateHost(b, mem, images[:1])
 	hosts := r.hosts[:1:1]
 	for _, c := range images[1:] {
-		d, err := r.m.openDisk(c, onBus0)
-		if err != nil {
+		d := r.m.newDisk(c, onBus0)
+		if err := d.open(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 		hosts = append(hosts, virtiotest.NewHost(b))

@@ -24,7 +24,7 @@ func newHot(t *testing.T, id string, size int64) hot {
 
 func (g *guestMachine) add(d hot) {
 	g.t.Helper()
-	if _, err := g.AddDisk(d.Disk); err != nil {
+	if _, err := g.AddDisk(g.ctx, d.Disk); err != nil {
 		g.t.Fatalf("%v\n%s", err, g.out)
 	}
 }
@@ -153,7 +153,7 @@ func TestHotplug(t *testing.T) {
 
 			// A guest learns of a new size without being asked to look.
 			for _, d := range []hot{cold, b} {
-				if err := g.ResizeDisk(d.ID, uint64(4*d.size)); err != nil {
+				if err := g.ResizeDisk(g.ctx, d.ID, uint64(4*d.size)); err != nil {
 					t.Fatal(err)
 				}
 				name := g.name(d)

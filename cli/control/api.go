@@ -27,13 +27,13 @@ type VM interface {
 	Kill()
 
 	// AddDisk attaches a disk. keys are --disk's; a path that is not absolute is
-	// relative to dir.
-	AddDisk(keys, dir string) (id string, err error)
+	// relative to dir. ctx bounds the wait for its storage.
+	AddDisk(ctx context.Context, keys, dir string) (id string, err error)
 	// RemoveDisk returns when the guest has let go of the disk. If ctx ends first the disk stays,
 	// and the error says what was waited for and wraps ctx's cause.
 	RemoveDisk(ctx context.Context, id string) error
-	// ResizeDisk makes the disk size bytes long.
-	ResizeDisk(id string, size uint64) error
+	// ResizeDisk makes the disk size bytes long. ctx bounds the wait for its storage.
+	ResizeDisk(ctx context.Context, id string, size uint64) error
 
 	// Migrate moves the guest, and returns a report, with or without an error. ctx cancels it.
 	// An error without a report is of what was asked for. progress must not block.

@@ -31,6 +31,7 @@ type fakeVM struct {
 	pauseErr error
 	pausing  chan struct{} // Pause sends, then waits for its context; nil: it returns at once
 	removing chan struct{} // likewise RemoveDisk
+	adding   chan struct{} // likewise AddDisk, and a resize of the disk hung
 	letGo    chan struct{} // closed: RemoveDisk need not wait any more
 	migrate  func(context.Context, func(json.RawMessage)) (json.RawMessage, error)
 }
@@ -94,12 +95,12 @@ func (f *fakeVM) Resume(bool) error  { defer f.called("resume")(); return nil }
 func (f *fakeVM) PowerButton() error { defer f.called("button")(); return nil }
 func (f *fakeVM) Kill()              { defer f.called("kill")() }
 
-func (f *fakeVM) AddDisk(keys, dir string) (string, error) {
+func (f *fakeVM) AddDisk(ctx context.Context, keys, dir string) (string, error) {
 	defer f.called("add " + keys + " in " + dir)()
 	if keys == "" {
 		return "", Refuse(http.StatusBadRequest, "no keys; write path=FILE")
 	}
-	return "vdb", nil
+	return "vdb", wait(ctx, f.adding, nil)
 }
 
 func (f *fakeVM) RemoveDisk(ctx context.Context, id string) error {
@@ -115,8 +116,11 @@ func (f *fakeVM) Migrate(ctx context.Context, m Migration, progress func(json.Ra
 	return f.migrate(ctx, progress)
 }
 
-func (f *fakeVM) ResizeDisk(id string, size uint64) error {
+func (f *fakeVM) ResizeDisk(ctx context.Context, id string, size uint64) error {
 	defer f.called("resize " + id)()
+	if id == "hung" {
+		return wait(ctx, f.adding, nil)
+	}
 	return Refuse(http.StatusNotFound, "there is no disk %s of %d bytes", id, size)
 }
 

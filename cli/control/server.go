@@ -204,7 +204,7 @@ func (s *Server) addDisk(r *http.Request) (any, error) {
 	if err := decode(r, &d); err != nil {
 		return nil, err
 	}
-	id, err := s.vm.AddDisk(d.Disk, d.Dir)
+	id, err := s.vm.AddDisk(r.Context(), d.Disk, d.Dir)
 	return Added{id}, err
 }
 
@@ -230,7 +230,7 @@ func (s *Server) resizeDisk(r *http.Request) (any, error) {
 	if err := decode(r, &d); err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.vm.ResizeDisk(r.PathValue("id"), d.Size)
+	return struct{}{}, s.vm.ResizeDisk(r.Context(), r.PathValue("id"), d.Size)
 }
 
 // awaitEnd begins its answer at once, so that the client knows that it will not

@@ -158,12 +158,19 @@ func TestClientLeaves(t *testing.T) {
 
 // After Finish no method of the VM runs, whatever is asked for.
 func TestFinish(t *testing.T) {
-	vm := &fakeVM{removing: make(chan struct{})}
+	vm := &fakeVM{removing: make(chan struct{}), adding: make(chan struct{})}
 	r := newRig(t, vm)
 	const sentence = "the guest of web has ended; run it again to use it"
-	removed, ended := make(chan error, 1), make(chan string, 1)
+	removed, ended := make(chan error, 3), make(chan string, 1)
 	go func() { removed <- r.client.RemoveDisk(t.Context(), "vda", 0) }()
 	within(t, "RemoveDisk", func() { <-vm.removing })
+	go func() { // on storage that doesn't answer
+		_, err := r.client.AddDisk(t.Context(), DiskToAdd{"path=a", "/"})
+		removed <- err
+	}()
+	within(t, "AddDisk", func() { <-vm.adding })
+	go func() { removed <- r.client.ResizeDisk(t.Context(), "hung", 512) }()
+	within(t, "ResizeDisk", func() { <-vm.adding })
 	wait, err := r.client.WatchEnd(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +186,9 @@ func TestFinish(t *testing.T) {
 	if n := vm.busy(); n != 0 {
 		t.Errorf("%d calls have not returned", n)
 	}
-	within(t, "the answer", func() { wantError(t, <-removed, 503, sentence) })
+	for range cap(removed) {
+		within(t, "the answer", func() { wantError(t, <-removed, 503, sentence) })
+	}
 	wantError(t, r.client.Resume(t.Context(), false), 503, sentence)
 	if vm.has("resume") {
 		t.Error("the VM was used")
