@@ -259,6 +259,8 @@ func TestDisksRace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			disks := diskImages(t, 3)
 			r := start(t, Config{CPUs: 2, HotplugSlots: 3}, code)
+			// What is there before is turned on for the guest, and the polite one sees to slot 1 only.
+			r.until("hardware", func() bool { return r.PowerButton() == nil })
 			var all sync.WaitGroup
 			for _, d := range disks {
 				all.Go(func() {
