@@ -107,8 +107,9 @@ func (i *Image) closedError() error {
 // OpenIncoming opens an image that another host's guest is using, and finds out what it is
 // like. It takes no lock, but for the shared ones of a read-only image, and leaves nothing in the
 // page cache. Nothing may be read or written before TakeOver: a Device with it refuses
-// to be activated. Errors are as OpenImage's.
+// to be activated. It is raw, as the guest has it, whatever that has written to its start. Errors are as OpenImage's.
 func OpenIncoming(path string, o ImageOptions) (*Image, error) {
+	o.Raw = true
 	if o.ReadOnly {
 		return OpenImage(path, o)
 	}

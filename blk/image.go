@@ -56,6 +56,7 @@ type Image struct {
 type ImageOptions struct {
 	ReadOnly bool // open for reading only; the lock is shared with other readers
 	Direct   bool // O_DIRECT: past the host's page cache
+	Raw      bool // it is raw even if it begins as another format's images do (format.go)
 }
 
 // imageError is one sentence for the user, with the error behind it for errors.Is.
@@ -88,9 +89,13 @@ func newImage(path string, o ImageOptions, lock func(*Image) error) (*Image, err
 		path: path, fd: fd, readOnly: o.ReadOnly, direct: o.Direct,
 		device: st.Mode&unix.S_IFMT == unix.S_IFBLK, place: placeOf(st),
 	}
-	if err = lock(i); err == nil {
-		// Only now: whoever held the lock might have been changing it. st is still
-		// right about what can't change.
+	err = lock(i)
+	// Only now: whoever held the lock might have been changing it. st is still
+	// right about what can't change.
+	if err == nil && !o.Raw {
+		err = i.refuseFormat()
+	}
+	if err == nil {
 		err = i.probe(st)
 	}
 	if err != nil {

@@ -47,6 +47,7 @@ func world(t *testing.T) string {
 	sparse("odd.img", 1000)
 	sparse("big.initrd", 20<<20)
 	noError(t, os.WriteFile(at("protected.img"), make([]byte, 4096), 0o444))
+	noError(t, os.WriteFile(at("qcow2.img"), append([]byte("QFI\xfb"), make([]byte, 4092)...), 0o644))
 	noError(t, os.WriteFile(at("others.img"), make([]byte, 4096), 0o644))
 	noError(t, os.WriteFile(at("secret"), good, 0o600))
 	noError(t, os.Mkdir(at("dir"), 0o755))
@@ -230,6 +231,7 @@ func TestBadInput(t *testing.T) {
 		{name: "disk weight zero", args: with("--disk", "path=a.img,weight=0"), exit: 2, parts: []string{"weight", "weight=0"}},
 		{name: "disk weight big", args: with("--disk", "path=a.img,weight=1001"), exit: 2, parts: []string{"weight", "1 to 1000"}},
 		{name: "disk error policy", args: with("--disk", "path=a.img,error=ignore"), exit: 2, parts: []string{"error", "report or stop"}},
+		{name: "disk format", args: with("--disk", "path=a.img,format=qcow2"), exit: 2, parts: []string{"format=qcow2", "qemu-img convert -O raw"}},
 		{name: "disk group without limits", args: with("--disk", "path=a.img,group=g"), exit: 1, parts: []string{"vda", "group=g", "iops= or bps="}},
 		{name: "disk group with two limits", args: with("--disk", "path=a.img,group=g,iops=5", "--disk", "path=b.img,group=g,iops=6"), exit: 1, parts: []string{"vdb", "group=g", "other limits"}},
 		{name: "disk id twice", args: with("--disk", "path=a.img,id=root", "--disk", "path=b.img,id=root"), exit: 2, parts: []string{"--disk path=b.img,id=root", "id root"}},
@@ -245,6 +247,7 @@ func TestBadInput(t *testing.T) {
 		{name: "disk a character device", args: with("--disk", "path=/dev/zero"), exit: 1, parts: []string{"--disk vda", "/dev/zero is a character device"}},
 		{name: "disk of 0 bytes", args: with("--disk", "path=empty"), exit: 1, parts: []string{"--disk vda", "empty is empty", "truncate"}},
 		{name: "disk of odd size", args: with("--disk", "path=odd.img"), exit: 1, parts: []string{"--disk vda", "odd.img has 1000 bytes", "512"}},
+		{name: "disk of another format", args: with("--disk", "path=qcow2.img"), exit: 1, parts: []string{"--disk vda", "qcow2.img begins as a qcow2 image", "format=raw"}},
 		{name: "disk twice", args: with("--disk", "path=a.img", "--disk", "path=a.img"), exit: 1, parts: []string{"--disk vdb", "a.img is in use"}},
 		{name: "disk twice by symbolic link", args: with("--disk", "path=a.img", "--disk", "path=link.img"), exit: 1, parts: []string{"--disk vdb", "link.img is in use"}},
 		{name: "disk twice by hard link", args: with("--disk", "path=a.img", "--disk", "path=hard.img"), exit: 1, parts: []string{"--disk vdb", "hard.img is in use"}},

@@ -15,7 +15,7 @@ import (
 	"github.com/ebb-vmm/ebb/machine"
 )
 
-var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error"}
+var diskKeys = []string{"path", "id", "serial", "readonly", "direct", "queues", "queue-size", "iops", "bps", "group", "weight", "error", "format"}
 
 // diskKeysHelp is a line for each.
 const diskKeysHelp = `  path=FILE             a raw image file or a block device
@@ -29,7 +29,8 @@ const diskKeysHelp = `  path=FILE             a raw image file or a block device
   bps=SIZE[:BURST]      bytes a second, such as 20M (default: no limit)
   group=NAME            shares its limits with the other disks of the group
   weight=N              its part of the engine, 1 to 1000 (default: 100)
-  error=report|stop     what a failed request does to the guest (default: stop when storage is full)`
+  error=report|stop     what a failed request does to the guest (default: stop when storage is full)
+  format=raw            it is raw, though it begins as another format's images do`
 
 // parseDisks reads the values of --disk: comma-separated keys, of which path is
 // needed. A comma in a value is written twice, as for QEMU. Disks without an id
@@ -126,6 +127,10 @@ func parseKeys(spec string) (d machine.Disk, err error) {
 			d.Weight, err = parseNumber(value, 1, aio.MaxWeight)
 		case "error":
 			d.Errors, err = blk.ParseErrorPolicy(value)
+		case "format":
+			if d.Raw = value == "raw"; !d.Raw {
+				err = errors.New("only raw images can be used; give one made with: qemu-img convert -O raw OLD NEW")
+			}
 		}
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", item, err)

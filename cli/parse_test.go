@@ -76,7 +76,7 @@ func TestParseDisks(t *testing.T) {
 		"path=b,,c.img,id=data,serial=S-1,readonly,direct,queues=2,queue-size=64",
 		"id=x,path=c=d.img,readonly=off,direct=on",
 		"path=d,iops=1000,bps=20M:100M,weight=250,error=report",
-		"path=e,iops=1:5,group=slow,error=stop",
+		"path=e,iops=1:5,group=slow,error=stop,format=raw",
 	})
 	noError(t, err)
 	want := []machine.Disk{
@@ -85,7 +85,7 @@ func TestParseDisks(t *testing.T) {
 		{ID: "x", Path: "c=d.img", Direct: true},
 		{ID: "vdd", Path: "d", Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1000}, BPS: aio.Rate{PerSecond: 20 << 20, Burst: 100 << 20}},
 			Weight: 250, Errors: blk.ErrorsReport},
-		{ID: "vde", Path: "e", Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 5}}, Group: "slow", Errors: blk.ErrorsStop},
+		{ID: "vde", Path: "e", Limits: aio.Limits{IOPS: aio.Rate{PerSecond: 1, Burst: 5}}, Group: "slow", Errors: blk.ErrorsStop, Raw: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)

@@ -58,6 +58,7 @@ type Disk struct {
 	Serial    string // up to 20 bytes
 	ReadOnly  bool
 	Direct    bool // O_DIRECT
+	Raw       bool // the image is raw whatever it begins with (blk.ImageOptions)
 	Queues    int  // 0: one per vCPU
 	QueueSize int  // 0: 256
 

@@ -49,7 +49,7 @@ func (d *disk) open(ctx context.Context) error {
 	}
 	opened, open := make(chan result), openImage
 	go func() {
-		image, err := open(d.cfg.Path, blk.ImageOptions{ReadOnly: d.cfg.ReadOnly, Direct: d.cfg.Direct})
+		image, err := open(d.cfg.Path, blk.ImageOptions{ReadOnly: d.cfg.ReadOnly, Direct: d.cfg.Direct, Raw: d.cfg.Raw})
 		select {
 		case opened <- result{image, err}:
 		case <-ctx.Done():

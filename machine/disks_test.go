@@ -149,6 +149,10 @@ func TestAddDiskRefuses(t *testing.T) {
 	r := start(t, Config{Disks: disks[:1], HotplugSlots: MaxHotplugSlots}, spin)
 	r.until("hardware", func() bool { return r.PowerButton() == nil })
 	missing := filepath.Join(t.TempDir(), "missing")
+	formatted := filepath.Join(t.TempDir(), "disk.qcow2")
+	if err := os.WriteFile(formatted, slices.Concat([]byte("QFI\xfb"), make([]byte, 65532)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	before := openFiles(t)
 	for name, c := range map[string]struct {
 		disk  Disk
@@ -157,6 +161,7 @@ func TestAddDiskRefuses(t *testing.T) {
 		"id":      {Disk{ID: "a", Path: disks[1].Path}, []string{"disk a", "another id"}},
 		"missing": {Disk{ID: "x", Path: missing}, []string{"disk x", missing, "does not exist"}},
 		"locked":  {Disk{ID: "x", Path: disks[0].Path}, []string{"disk x", disks[0].Path, "in use"}},
+		"format":  {Disk{ID: "x", Path: formatted}, []string{"disk x", formatted, "qcow2", "format=raw"}},
 		"options": {Disk{ID: "x", Path: disks[1].Path, QueueSize: 100}, []string{"disk x", "queue-size=100"}},
 		"queues":  {Disk{ID: "x", Path: disks[1].Path, Queues: 10000}, []string{"disk x", "queues=10000"}},
 	} {
@@ -173,6 +178,8 @@ func TestAddDiskRefuses(t *testing.T) {
 	}
 	wantFiles(t, before, "after refusals")
 
+	r.add(Disk{ID: "raw", Path: formatted, Raw: true})
+	r.remove("raw")
 	for _, d := range disks[1 : 1+MaxHotplugSlots] {
 		r.add(d)
 	}
