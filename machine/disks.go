@@ -193,7 +193,7 @@ func (m *Machine) plug(d *disk) error {
 // RemoveDisk asks the guest to let go of a disk that AddDisk added, waits until it
 // has, and until nothing is in flight, and closes the image, which ends its lock. If
 // ctx ends first the disk stays, and the error says what was waited for; a later call
-// may try again. A guest that is paused is not waited for: PausedError. A guest that lets go later, Linux takes five seconds, leaves the slot
+// may try again. A guest that is paused is not waited for: PausedError; nor is a ResizeDisk. A guest that lets go later, Linux takes five seconds, leaves the slot
 // off: then the disk waits there for that call, or for the guest to turn the slot on.
 // Any goroutine.
 func (m *Machine) RemoveDisk(ctx context.Context, id string) error {
@@ -243,6 +243,8 @@ func (m *Machine) disown(id string) (*disk, error) {
 		return nil, fmt.Errorf("disk %s was given at start and can't be removed; only added disks are in a hotplug slot", id)
 	case d.unwanted:
 		return nil, fmt.Errorf("disk %s is being removed already", id)
+	case d.resizes > 0:
+		return nil, fmt.Errorf("disk %s is being resized; wait until its storage has answered", id)
 	case len(m.held) > 0 && m.hw != nil && m.hw.attached(d) != nil:
 		return nil, &PausedError{m.held.first()}
 	}
@@ -303,28 +305,21 @@ func (h *hardware) awaitRelease(ctx context.Context, s *slot, d *disk) {
 // grows as far as it has to; a disk never shrinks. A block device is grown by
 // whoever has it, and size, if it isn't 0, is what it should have by now. An error
 // is one sentence, and then nothing has changed; but if ctx ends first, storage that answers later
-// resizes it all the same, and until then the guest can't migrate. Any goroutine.
+// resizes it all the same, and until then the disk can't be removed, nor the guest migrate. Any goroutine.
 func (m *Machine) ResizeDisk(ctx context.Context, id string, size uint64) error {
 	m.mu.Lock()
-	d, stopping, moving, elsewhere := m.findDisk(id), m.stopping, m.moving(), m.held[notHere]
-	if d != nil && !stopping && !moving && elsewhere == "" {
+	d, err := m.resizable(id)
+	if err == nil {
 		d.resizes++
 	}
 	m.mu.Unlock()
-	switch {
-	case stopping:
-		return ErrNotRunning
-	case moving:
-		return ErrMigrating
-	case elsewhere != "":
-		return fmt.Errorf("disk %s is not resized, as the images are not this side's: %s", id, elsewhere)
-	case d == nil:
-		return fmt.Errorf("there is no disk %s", id)
+	if err != nil {
+		return err
 	}
 	done, resize := make(chan error, 1), resizeImage
 	go func() {
-		// The file system takes the time it likes. Meanwhile the disk may be removed or
-		// resized by others: the image sorts that out, and the guest is told its last size.
+		// The file system takes the time it likes. Meanwhile others may resize the disk: the image
+		// sorts that out, and the guest is told its last size.
 		err := resize(d.image, size)
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -343,4 +338,22 @@ func (m *Machine) ResizeDisk(ctx context.Context, id string, size uint64) error 
 	case <-ctx.Done():
 		return fmt.Errorf("disk %s is not resized yet, as its storage doesn't answer: %w", id, context.Cause(ctx))
 	}
+}
+
+// resizable returns a disk that may be resized. m.mu is held.
+func (m *Machine) resizable(id string) (*disk, error) {
+	d := m.findDisk(id)
+	switch elsewhere := m.held[notHere]; {
+	case m.stopping:
+		return nil, ErrNotRunning
+	case m.moving():
+		return nil, ErrMigrating
+	case elsewhere != "":
+		return nil, fmt.Errorf("disk %s is not resized, as the images are not this side's: %s", id, elsewhere)
+	case d == nil:
+		return nil, fmt.Errorf("there is no disk %s", id)
+	case d.unwanted:
+		return nil, fmt.Errorf("disk %s is being removed", id)
+	}
+	return d, nil
 }

@@ -299,21 +299,3 @@ func TestRegainImages(t *testing.T) {
 	}
 	r.moves(counterAddr, r.number(counterAddr))
 }
-
-// Nobody waits for a disk that is being added: who opens its image may never come back.
-func TestNoMigrationBesideAddDisk(t *testing.T) {
-	r := start(t, Config{}, count)
-	r.moves(counterAddr, 0)
-	r.plugging.Lock()
-	if _, err := r.BeginMigration(); err == nil {
-		t.Error("a migration began")
-	}
-	r.pause()
-	r.resume()
-	r.plugging.Unlock()
-	if o, err := r.BeginMigration(); err != nil {
-		t.Error(err)
-	} else {
-		o.End()
-	}
-}
