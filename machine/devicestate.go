@@ -170,6 +170,18 @@ func (h *hardware) resumedDevices() {
 	}
 }
 
+// unloadDevices undoes what loadDevices did to disks and slots, and that may come again. What it may be called beside, and waits for, is the same.
+func (h *hardware) unloadDevices() {
+	_ = together(len(h.disks)+len(h.slots), func(i int) error {
+		if i < len(h.disks) {
+			h.disks[i].transport.Unload()
+		} else {
+			h.slots[i-len(h.disks)].unload()
+		}
+		return nil
+	})
+}
+
 func diskInSlot(disks []*disk, slot int) *disk {
 	for _, d := range disks {
 		if d.slot == slot {
@@ -234,6 +246,17 @@ func (s *slot) load(st slotState, d *disk) error {
 		return fmt.Errorf("disk %s: %w", d.cfg.ID, err)
 	}
 	return nil
+}
+
+// unload makes the slot empty again.
+func (s *slot) unload() {
+	s.mu.Lock()
+	a := s.device
+	s.disk, s.device = nil, nil
+	s.mu.Unlock()
+	if a != nil {
+		s.gone(a)
+	}
 }
 
 func (b *pciBus) saveAddress() uint32 {

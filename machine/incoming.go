@@ -153,7 +153,7 @@ func (in *Incoming) Reserve() error { return in.onImages((*blk.Image).TakeReserv
 // TakeOver makes the images this side's, and ready for I/O.
 func (in *Incoming) TakeOver() error { return in.onImages((*blk.Image).TakeOver) }
 
-// GiveBack undoes TakeOver, if that was done. Before Load, or instead of running.
+// GiveBack undoes TakeOver, if that was done. Instead of running.
 func (in *Incoming) GiveBack() error { return in.onImages((*blk.Image).ReleaseOwner) }
 
 // onImages does something with all images.
@@ -204,6 +204,9 @@ func (in *Incoming) Load(state []byte, ahead time.Duration) error {
 	in.hw.resumedDevices()
 	return nil
 }
+
+// Unload undoes Load, which may be called again. Any number of times; preconditions: Load returned nil.
+func (in *Incoming) Unload() { in.hw.unloadDevices() }
 
 // Go lets the guest run. Preconditions: Load returned nil.
 func (in *Incoming) Go() {

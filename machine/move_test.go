@@ -135,18 +135,34 @@ func (r *rig) away(disks []Disk) (n *rig, in *Incoming, sent, again machineState
 		d.Device.SetDrainWindow(0)
 		check(d.Device.Idle(r.Context()))
 		check(d.Device.Sync(r.Context()))
-		check(d.Image.ReleaseOwner())
-	}
-	check(in.TakeOver())
-	out.Stop()
-	state, err := out.Save()
-	check(err)
-	check(plain.Unmarshal(state, &sent))
-	for i, region := range out.Memory() {
-		copy(in.Memory()[i].Bytes, region.Bytes)
 	}
 	const ahead = -90 * time.Second // of this host's clock, it is said
-	check(in.Load(state, ahead))
+	arrive := func() {
+		r.Helper()
+		for _, d := range out.Disks() {
+			check(d.Image.ReleaseOwner())
+		}
+		check(in.TakeOver())
+		out.Stop()
+		state, err := out.Save()
+		check(err)
+		check(plain.Unmarshal(state, &sent))
+		for i, region := range out.Memory() {
+			copy(in.Memory()[i].Bytes, region.Bytes)
+		}
+		check(in.Load(state, ahead))
+	}
+	arrive() // too late, so that the guest goes on here
+	out.Resume()
+	check(in.GiveBack())
+	in.Unload()
+	for _, d := range out.Disks() {
+		check(d.Image.ReclaimOwner())
+	}
+	if number := r.number(counterAddr); number > 0 {
+		r.moves(counterAddr, number)
+	}
+	arrive()
 	saved, err := in.save(in.hw)
 	check(err)
 	check(plain.Unmarshal(plain.Marshal(saved), &again))

@@ -84,6 +84,21 @@ func TestTakeBack(t *testing.T) {
 	}
 }
 
+// STATE isn't sent any more once its hold is over: GIVE-BACK may have been.
+func TestNoStateAfterTheHold(t *testing.T) {
+	control, peer := opened(t)
+	d := &sourceDriver{ctx: t.Context(), holding: func() {}, control: control}
+	hold := d.holdContext()
+	d.holding()
+	if err := d.sendState(hold); err != nil {
+		t.Error(err)
+	}
+	control.Close()
+	if n, err := peer.Read(make([]byte, 1)); n > 0 {
+		t.Errorf("it is sent (%v)", err)
+	}
+}
+
 // opened is a connection with frames on it, whose other end reads and writes bytes: a write there is over when it was read.
 func opened(t *testing.T) (*wire.Conn, net.Conn) {
 	t.Helper()

@@ -87,6 +87,7 @@ type Source struct {
 	sentAt    time.Duration
 	loading   bool // SendState was
 	loadingAt time.Duration
+	load      time.Duration // the longest that took when it was too long
 
 	committedAt time.Duration
 

@@ -419,16 +419,22 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 		in.owner = true
 		return false, in.conn.Send(wire.Ready, nil)
 	case wire.GiveBack:
-		if *loaded {
-			return false, wrong
-		}
+		undo := *loaded
+		*loaded = false // the source's guest goes on
+		in.complete.Store(false)
 		if in.owner {
 			if err := in.machine.GiveBack(); err != nil {
 				return false, err
 			}
 			in.owner = false
 		}
-		return false, in.conn.Send(wire.Given, nil)
+		if err := in.conn.Send(wire.Given, nil); err != nil {
+			return false, err
+		}
+		if undo { // now that the source's disks don't wait for it
+			in.machine.Unload()
+		}
+		return false, nil
 	case wire.State:
 		if !in.prepared || !in.owner || *loaded {
 			return false, wrong

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -330,4 +332,42 @@ func TestLostImage(t *testing.T) {
 		t.Errorf("the disk's window is %d", w.windows["vda"])
 	}
 	w.check()
+}
+
+// A load that is over too late is undone, and the next stop has another.
+func TestLateLoad(t *testing.T) {
+	w := newWorld(t, "vda")
+	const stall = 2 * time.Second
+	var late atomic.Bool
+	w.breakAt = func(s string) error {
+		switch {
+		case late.Load():
+		case s == "sync":
+			time.Sleep(3 * stall / 4) // of storage, so that there is time for such a load in the next hold
+		case s == "load":
+			w.goesOn()
+			late.Store(true)
+		}
+		return nil
+	}
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{
+		Limits: Limits{Downtime: 10 * time.Second, Stall: stall, Timeout: patience},
+	}, nil)
+	if r.source != nil || r.dest != nil || !slices.Contains(r.report.Retries, "loading the state") || !late.Load() {
+		t.Errorf("%v, %v, retries %q", r.source, r.dest, r.report.Retries)
+	}
+	w.atDestination()
+}
+
+// goesOn returns when the guest runs at the source, which may have stopped it.
+func (w *world) goesOn() {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		w.mu.Lock()
+		runs := w.runner == "source"
+		w.mu.Unlock()
+		if runs {
+			return
+		}
+	}
+	w.t.Error("the guest stays stopped")
 }

@@ -193,7 +193,7 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 	for len(queue) > 0 {
 		n := queue[0]
 		queue = queue[1:]
-		for _, step := range []time.Duration{time.Millisecond, 200 * time.Millisecond, 6 * time.Second, 31 * time.Second} {
+		for _, step := range []time.Duration{time.Millisecond, 40 * time.Millisecond, 200 * time.Millisecond, 6 * time.Second, 31 * time.Second} {
 			for _, e := range events {
 				next := node{s: n.s, now: n.now + step}
 				e.Now = next.now

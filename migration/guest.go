@@ -89,6 +89,7 @@ type Incoming interface {
 	Prepare(ahead json.RawMessage) error // what takes time and needs no stop
 	// Load does everything that can fail. This host's CLOCK_REALTIME is ahead of the source's by as much.
 	Load(machine []byte, ahead time.Duration) error
+	Unload()               // undo that, if it returned nil: it may come again
 	Over() <-chan struct{} // closed when somebody ends the machine
 	Run()                  // what can't
 	Discard()              // nothing of it remains

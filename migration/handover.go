@@ -15,7 +15,7 @@ import (
 func (d *sourceDriver) holdContext() context.Context {
 	d.holding()
 	ctx, cancel := context.WithCancel(d.ctx)
-	d.holding = cancel
+	d.hold, d.holding = ctx, cancel
 	return ctx
 }
 
@@ -82,12 +82,12 @@ func (d *sourceDriver) release(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock() // until it is said, so that takeBack's GIVE-BACK comes after that
+	d.telling.Lock()
 	if err = ctx.Err(); err == nil {
 		d.handedOver = true
 		err = d.control.Send(wire.Handover, nil)
 	}
-	d.mu.Unlock()
+	d.telling.Unlock()
 	if err != nil && ctx.Err() == nil {
 		return d.unsent(err)
 	}
@@ -146,20 +146,28 @@ func (d *sourceDriver) turn(k Disk) chan struct{} {
 	return d.turns[k]
 }
 
+// giveBack has the destination give the images back, if it was given them.
+func (d *sourceDriver) giveBack() (asked bool, err error) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	if !d.handedOver {
+		return false, nil
+	}
+	d.handedOver = false
+	select {
+	case <-d.given: // nobody asked for that
+	default:
+	}
+	return true, d.control.Send(wire.GiveBack, nil)
+}
+
 // takeBack undoes handOver.
 func (d *sourceDriver) takeBack(ctx context.Context) (Event, error) {
-	d.mu.Lock()
-	handed := d.handedOver
-	d.handedOver = false
-	d.mu.Unlock()
-	if handed {
-		select {
-		case <-d.given: // nobody asked for that
-		default:
-		}
-		if err := d.control.Send(wire.GiveBack, nil); err != nil {
-			return Event{}, d.unsent(err)
-		}
+	asked, err := d.giveBack()
+	if err != nil {
+		return Event{}, d.unsent(err)
+	}
+	if asked {
 		select {
 		case <-d.given:
 		case <-ctx.Done():

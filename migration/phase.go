@@ -8,7 +8,7 @@ package migration
 //	 │              │                   │                 │ off, forced                 │ destination ready, RAM fits
 //	 │              ▼                   ▼                 ▼                             ▼
 //	 └──────── any failure, cancel, timeout ◀──────────────────────────────────────── Stop ──▶ Hold, and from there to
-//	                                                                                    │      Ebb: late, State not sent
+//	                                                                                    │      Ebb: late
 //	                                                                                    │ Loaded
 //	                                     Gone ◀── Running ── Commit ◀───────────────────┘
 //	                                                           │ link lost: neither side runs, the user decides

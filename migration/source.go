@@ -81,10 +81,12 @@ type sourceDriver struct {
 	said       error
 	hurry      chan struct{} // holds an element when the next pass need not wait
 
-	holding    context.CancelFunc // ends what belongs to one hold
+	hold       context.Context    // of what belongs to the hold that was begun last
+	holding    context.CancelFunc // ends that
+	telling    sync.Mutex         // held while HANDOVER, STATE or GIVE-BACK is sent; guards handedOver
+	handedOver bool               // HANDOVER was sent, and not taken back
 	mu         sync.Mutex         // guards what follows, and conns
 	conns      []net.Conn
-	handedOver bool   // HANDOVER was sent, and not taken back
 	released   []Disk // whose owner locks were given away
 	offered    []Disk // whose reservations were
 	turns      map[Disk]chan struct{}
@@ -285,7 +287,8 @@ func (d *sourceDriver) do(a Action) {
 	case SendLast:
 		d.task(LastSent, d.last)
 	case SendState:
-		d.background(d.sendState)
+		hold := d.hold
+		d.background(func() error { return d.sendState(hold) })
 	case SendCommit:
 		d.committed.Store(true)
 		if err := d.control.Send(wire.Commit, nil); err != nil {
@@ -377,8 +380,13 @@ func (d *sourceDriver) stand(standing bool) {
 	d.standing = standing
 }
 
-// sendState sends what last has saved.
-func (d *sourceDriver) sendState() error {
+// sendState sends what last has saved, unless the hold is over: takeBack comes before or after.
+func (d *sourceDriver) sendState(hold context.Context) error {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	if hold.Err() != nil {
+		return nil
+	}
 	if err := d.control.Send(wire.State, d.state); err != nil {
 		return d.unsent(err)
 	}

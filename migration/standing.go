@@ -40,7 +40,7 @@ func (s *Source) standing(e Event) []Action {
 		}
 		s.sending = false
 		if s.late(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
-			return append(s.goOn(), Action{Do: SendPass})
+			return append(s.goOn("the last of memory and state"), Action{Do: SendPass})
 		}
 		s.loading, s.loadingAt = true, s.now
 		return []Action{{Do: SendState}}
@@ -49,7 +49,7 @@ func (s *Source) standing(e Event) []Action {
 		case !s.loading:
 			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
 		case s.late(s.trip):
-			return s.fail(s.tooLate())
+			return s.lateLoad()
 		}
 		s.phase, s.committedAt = Commit, s.now
 		return []Action{{Do: SendCommit}}
@@ -65,11 +65,11 @@ func (s *Source) standing(e Event) []Action {
 		case s.sending && s.sent && s.now-s.sentAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not taken the last of memory within %v", commitLimit))
 		case s.loading && s.late(s.trip):
-			return s.fail(s.tooLate())
+			return s.lateLoad()
 		case s.loading && s.now-s.loadingAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not loaded the state within %v", commitLimit))
 		case s.sending && s.late(stateTime+2*s.trip):
-			return s.goOn()
+			return s.goOn("the last of memory and state")
 		}
 	}
 	return nil
@@ -85,12 +85,21 @@ func (s *Source) late(rest time.Duration) bool {
 	return !s.limits.Offline && !s.forced && s.now+rest > min(s.stoppedAt+s.limits.Downtime, s.until)
 }
 
-// goOn gives up a stop whose bound comes before the state was sent: back to Hold and out of it. Later that
-// can't be, for a destination loads only once.
-func (s *Source) goOn() []Action {
-	s.retry("the last of memory and state")
+// goOn gives up a stop whose bound comes before the guest could run: back to Hold and out of it.
+func (s *Source) goOn(cause string) []Action {
+	s.retry(cause)
 	s.phase, s.stopped, s.leaving = Hold, false, true
 	return []Action{{Do: ResumeGuest}, {Do: TakeBack}}
+}
+
+// lateLoad is goOn when the state was sent. From now on loading is expected to take as long as this time; if that never fits, it is the end.
+func (s *Source) lateLoad() []Action {
+	s.load = max(s.load, s.now-s.loadingAt)
+	if s.unavoidable() >= s.room() {
+		return s.fail(s.tooLate())
+	}
+	s.loading = false
+	return append(s.goOn("loading the state"), Action{Do: SendPass})
 }
 
 // tooLate names the limit that was first.

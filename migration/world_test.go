@@ -350,6 +350,12 @@ func (i *fakeIncoming) Load(m []byte, _ time.Duration) error {
 	i.state = string(m)
 	return i.step("load")
 }
+func (i *fakeIncoming) Unload() {
+	if i.state == "" {
+		i.t.Error("nothing was loaded")
+	}
+	i.state = ""
+}
 func (i *fakeIncoming) Prepare(json.RawMessage) error { return i.step("ahead") }
 func (i *fakeIncoming) Over() <-chan struct{}         { return i.ended }
 func (i *fakeIncoming) Run()                          { i.run("destination") }

@@ -249,6 +249,18 @@ func (t *PCI) loadVector(v uint16) (uint32, error) {
 	return uint32(v), t.msix.Allocate(v)
 }
 
+// Unload undoes Load: the device is as new, but for what LoadBus prepares. Preconditions and who may call it as of Load, and
+// it holds. It waits for the engine, but for no request.
+func (t *PCI) Unload() {
+	t.lifecycle.Lock()
+	defer t.lifecycle.Unlock()
+	t.active = false
+	done := make(chan struct{})
+	t.dev.Reset(func() { close(done) })
+	<-done
+	t.resetDone()
+}
+
 // Resumed interrupts the driver once for every running queue, whatever it asked for:
 // an interrupt sent just before the guest was stopped may not have arrived. Kicks need
 // nothing of the kind, since a device looks at each queue when it is activated. After

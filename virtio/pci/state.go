@@ -97,8 +97,11 @@ func (m *MSIX) Load(s MSIXState) error {
 	for i, from := range s.Entries {
 		e := &m.entries[i]
 		e.addr, e.data, e.masked = from.Addr, from.Data, from.Masked
-		if from.Pending {
+		switch {
+		case from.Pending:
 			e.state.Store(vectorPending)
+		case e.state.Load() == vectorPending: // of a load before
+			e.state.Store(vectorClosed)
 		}
 		m.settle(e)
 	}

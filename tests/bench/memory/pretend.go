@@ -129,6 +129,7 @@ func (a arrived) TakeOver() error                       { return nil }
 func (a arrived) GiveBack() error                       { return nil }
 func (a arrived) Prepare(json.RawMessage) error         { return nil }
 func (a arrived) Load([]byte, time.Duration) error      { return nil }
+func (a arrived) Unload()                               {}
 func (a arrived) Over() <-chan struct{}                 { return nil }
 func (a arrived) Run()                                  {}
 func (a arrived) Discard()                              { a.memory.Close() }
