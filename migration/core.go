@@ -87,7 +87,8 @@ type Source struct {
 	sentAt    time.Duration
 	loading   bool // SendState was
 	loadingAt time.Duration
-	load      time.Duration // the longest that took when it was too long
+	lates     int           // loads that were over too late
+	late      time.Duration // how long the shortest of those took
 
 	committedAt time.Duration
 

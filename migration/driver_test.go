@@ -337,21 +337,16 @@ func TestLostImage(t *testing.T) {
 // A load that is over too late is undone, and the next stop has another.
 func TestLateLoad(t *testing.T) {
 	w := newWorld(t, "vda")
-	const stall = 2 * time.Second
 	var late atomic.Bool
 	w.breakAt = func(s string) error {
-		switch {
-		case late.Load():
-		case s == "sync":
-			time.Sleep(3 * stall / 4) // of storage, so that there is time for such a load in the next hold
-		case s == "load":
+		if s == "load" && !late.Load() {
 			w.goesOn()
 			late.Store(true)
 		}
 		return nil
 	}
 	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{
-		Limits: Limits{Downtime: 10 * time.Second, Stall: stall, Timeout: patience},
+		Limits: Limits{Downtime: 10 * time.Second, Stall: 500 * time.Millisecond, Timeout: patience},
 	}, nil)
 	if r.source != nil || r.dest != nil || !slices.Contains(r.report.Retries, "loading the state") || !late.Load() {
 		t.Errorf("%v, %v, retries %q", r.source, r.dest, r.report.Retries)

@@ -15,7 +15,13 @@ func (s *Source) Expected() time.Duration {
 }
 
 // unavoidable is the part of it that memory has nothing to do with.
-func (s *Source) unavoidable() time.Duration { return max(stateTime, s.load) + 3*s.trip }
+func (s *Source) unavoidable() time.Duration {
+	state := stateTime
+	if s.lates > 1 { // one may have been an accident
+		state = max(state, s.late)
+	}
+	return state + 3*s.trip
+}
 
 // measure takes in how fast a pass was.
 func (s *Source) measure(e Event) {

@@ -39,7 +39,7 @@ func (s *Source) standing(e Event) []Action {
 			return nil
 		}
 		s.sending = false
-		if s.late(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
+		if s.tooLate(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
 			return append(s.goOn("the last of memory and state"), Action{Do: SendPass})
 		}
 		s.loading, s.loadingAt = true, s.now
@@ -48,7 +48,7 @@ func (s *Source) standing(e Event) []Action {
 		switch {
 		case !s.loading:
 			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
-		case s.late(s.trip):
+		case s.tooLate(s.trip):
 			return s.lateLoad()
 		}
 		s.phase, s.committedAt = Commit, s.now
@@ -64,11 +64,11 @@ func (s *Source) standing(e Event) []Action {
 			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
 		case s.sending && s.sent && s.now-s.sentAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not taken the last of memory within %v", commitLimit))
-		case s.loading && s.late(s.trip):
+		case s.loading && s.tooLate(s.trip):
 			return s.lateLoad()
 		case s.loading && s.now-s.loadingAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not loaded the state within %v", commitLimit))
-		case s.sending && s.late(stateTime+2*s.trip):
+		case s.sending && s.tooLate(stateTime+2*s.trip):
 			return s.goOn("the last of memory and state")
 		}
 	}
@@ -80,8 +80,8 @@ func (s *Source) sendLast() []Action {
 	return []Action{{Do: SendLast}}
 }
 
-// late reports whether the guest would run too late at the destination if that took so much longer.
-func (s *Source) late(rest time.Duration) bool {
+// tooLate reports whether the guest would run too late at the destination if that took so much longer.
+func (s *Source) tooLate(rest time.Duration) bool {
 	return !s.limits.Offline && !s.forced && s.now+rest > min(s.stoppedAt+s.limits.Downtime, s.until)
 }
 
@@ -92,18 +92,22 @@ func (s *Source) goOn(cause string) []Action {
 	return []Action{{Do: ResumeGuest}, {Do: TakeBack}}
 }
 
-// lateLoad is goOn when the state was sent. From now on loading is expected to take as long as this time; if that never fits, it is the end.
+// lateLoad is goOn when the state was sent. If it happens more than once, and loading alone takes longer than there is room for, it is the end.
 func (s *Source) lateLoad() []Action {
-	s.load = max(s.load, s.now-s.loadingAt)
+	took := s.now - s.loadingAt
+	if s.lates == 0 || took < s.late {
+		s.late = took
+	}
+	s.lates++
 	if s.unavoidable() >= s.room() {
-		return s.fail(s.tooLate())
+		return s.fail(s.slowLoad())
 	}
 	s.loading = false
 	return append(s.goOn("loading the state"), Action{Do: SendPass})
 }
 
-// tooLate names the limit that was first.
-func (s *Source) tooLate() error {
+// slowLoad names the limit that was first.
+func (s *Source) slowLoad() error {
 	limit := fmt.Sprintf("--downtime %v", s.limits.Downtime)
 	if s.until < s.stoppedAt+s.limits.Downtime {
 		limit = fmt.Sprintf("--stall %v leaves for it", s.limits.Stall)
