@@ -20,7 +20,7 @@ import (
 )
 
 // Version is the protocol's. Both sides must have the same.
-const Version = 4
+const Version = 5
 
 // preamble opens a connection, in both directions: eight bytes, the last of which is Version.
 var preamble = [8]byte{'e', 'b', 'b', '-', 'm', 'i', 'g', Version}
