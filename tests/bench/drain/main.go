@@ -51,18 +51,18 @@ func main() {
 }
 
 func run(ctx context.Context, seeds int, doc string) error {
+	dir := filepath.Dir(doc) // the pictures first: they take little time, and say whether anything can be written there
+	if err := plotOverTime(filepath.Join(dir, "drain.svg")); err != nil {
+		return err
+	}
+	if err := plotLaws(filepath.Join(dir, "drain-laws.svg")); err != nil {
+		return err
+	}
 	table, err := measure(ctx, seeds)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(doc, []byte(table.markdown(seeds)), 0o644); err != nil {
-		return err
-	}
-	dir := filepath.Dir(doc)
-	if err := plotOverTime(filepath.Join(dir, "drain.svg")); err != nil {
-		return err
-	}
-	return plotLaws(filepath.Join(dir, "drain-laws.svg"))
+	return os.WriteFile(doc, []byte(table.markdown(seeds)), 0o644)
 }
 
 // cell is one shape of VM with one law.
