@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"bytes"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -10,10 +12,15 @@ import (
 // consoleKeep is how much of the kernel log is kept, in bytes.
 const consoleKeep = 64 << 10
 
-// console keeps the end of the lab kernel's log.
+// bugKeep is how much of it is kept from where the kernel first says that something is wrong: what it is comes
+// there, and may be repeated without the code where it happens for as long as the lab lives.
+const bugKeep = 8 << 10
+
+// console keeps the end of the lab kernel's log, and where trouble begins.
 type console struct {
 	mu   sync.Mutex
 	text []byte
+	bug  []byte
 	done chan struct{}
 }
 
@@ -30,6 +37,11 @@ func newConsole(from *os.File, w io.Writer) *console {
 			}
 			c.mu.Lock()
 			c.text = append(c.text, buf[:n]...)
+			if c.bug != nil {
+				c.bug = append(c.bug, buf[:min(n, bugKeep-len(c.bug))]...)
+			} else if i := bytes.Index(c.text, []byte("BUG: ")); i >= 0 {
+				c.bug = append(make([]byte, 0, bugKeep), c.text[i:min(len(c.text), i+bugKeep)]...)
+			}
 			if len(c.text) > 2*consoleKeep {
 				c.text = append([]byte(nil), c.text[len(c.text)-consoleKeep:]...)
 			}
@@ -45,13 +57,25 @@ func newConsole(from *os.File, w io.Writer) *console {
 // wait returns when the log is complete: its writer is gone.
 func (c *console) wait() { <-c.done }
 
-// tail is the last n lines, indented.
+// tail is the last n lines, and those that begin with the first BUG before them, indented.
 func (c *console) tail(n int) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(c.text), "\r", "")), "\n")
-	if len(lines) == 1 && lines[0] == "" {
+	lines := linesOf(c.text)
+	last := lines[max(0, len(lines)-n):]
+	if bug := linesOf(c.bug); len(bug) > n { // else it is in those
+		last = slices.Concat(bug, []string{"..."}, last)
+	}
+	if len(last) == 0 {
 		return ""
 	}
-	return "    " + strings.Join(lines[max(0, len(lines)-n):], "\n    ")
+	return "    " + strings.Join(last, "\n    ")
+}
+
+func linesOf(text []byte) []string {
+	trimmed := strings.TrimSpace(strings.ReplaceAll(string(text), "\r", ""))
+	if trimmed == "" {
+		return nil
+	}
+	return strings.Split(trimmed, "\n")
 }
