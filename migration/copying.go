@@ -1,5 +1,7 @@
 package migration
 
+import "time"
+
 // copying is Step while memory is copied and the guest runs.
 func (s *Source) copying(e Event) []Action {
 	switch e.Kind {
@@ -27,9 +29,11 @@ func (s *Source) copying(e Event) []Action {
 			return nil
 		}
 		s.handing, s.ready, s.leaving = false, false, false
-		if held := s.now - (s.until - s.limits.Stall); held > 2*s.limits.Stall { // by a destination that is slow to take or give the images
-			s.retryAt = max(s.retryAt, s.now+slowBackOff*held)
+		wait := s.held()
+		if wait > 2*s.limits.Stall { // by a destination that is slow to take or give the images
+			wait *= slowBackOff
 		}
+		s.retryAt = max(s.retryAt, s.now+wait)
 		return s.back()
 	}
 	return nil
@@ -146,9 +150,12 @@ func (s *Source) missed() []Action {
 // retry has the next hold wait.
 func (s *Source) retry(cause string) {
 	s.causes = append(s.causes, cause)
-	s.retryAt = s.now + min(firstBackOff<<min(s.retries, 10), lastBackOff)
+	s.retryAt = s.now + max(min(firstBackOff<<min(s.retries, 10), lastBackOff), s.held())
 	s.retries++
 }
+
+// held is how long this hold has lasted. The next one is as long in coming, at least: requests that waited for one would wait for both.
+func (s *Source) held() time.Duration { return s.now - (s.until - s.limits.Stall) }
 
 // back is Hold's way to Ebb.
 func (s *Source) back() []Action {

@@ -18,7 +18,7 @@ const (
 	// stateTime is taken for what the devices' state costs, until it was saved.
 	stateTime = 3 * time.Millisecond
 
-	// Retries after a missed bound wait, each twice as long as the one before.
+	// Retries after a missed bound wait, each twice as long as the one before; and as long as I/O was held (Source.held).
 	firstBackOff = 100 * time.Millisecond
 	lastBackOff  = 5 * time.Second
 	slowBackOff  = 10 // times as long as I/O was held, if that was more than twice --stall
