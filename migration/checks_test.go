@@ -88,6 +88,7 @@ func TestTakeBack(t *testing.T) {
 func TestNoStateAfterTheHold(t *testing.T) {
 	control, peer := opened(t)
 	d := &sourceDriver{ctx: t.Context(), holding: func() {}, control: control}
+	_ = control.SetDeadline(time.Now().Add(time.Second)) // nobody reads
 	hold := d.holdContext()
 	d.holding()
 	if err := d.sendState(hold); err != nil {

@@ -315,7 +315,7 @@ func (h *fakeHost) Prepare(name string, memory []ram.Region, machine json.RawMes
 		close(h.refused)
 		return nil, err
 	}
-	h.memory = nil
+	h.memory, h.state = nil, ""
 	for _, m := range memory {
 		h.memory = append(h.memory, ram.Region{GPA: m.GPA, Bytes: make([]byte, 64*ram.PageSize)})
 	}
@@ -347,6 +347,9 @@ func (i *fakeIncoming) GiveBack() error {
 	return errors.Join(i.step("give back"), i.each(i.owner, false))
 }
 func (i *fakeIncoming) Load(m []byte, _ time.Duration) error {
+	if i.state != "" {
+		i.t.Error("it is loaded already")
+	}
 	i.state = string(m)
 	return i.step("load")
 }
