@@ -154,7 +154,8 @@ func Open(c net.Conn, within time.Duration) (*Conn, error) {
 	return newConn(c), nil
 }
 
-func newConn(c net.Conn) *Conn { return &Conn{Conn: c, r: bufio.NewReaderSize(c, 16<<10)} }
+// newConn's buffer holds the head of a frame of pages, and little of its content, which is copied once more from there.
+func newConn(c net.Conn) *Conn { return &Conn{Conn: c, r: bufio.NewReaderSize(c, 4<<10)} }
 
 // Send writes a frame; a nil payload is empty, []byte goes as it is, and anything else as JSON.
 func (c *Conn) Send(t Type, payload any) error {

@@ -34,7 +34,7 @@ func (b *bench) ebb(ctx context.Context, dirty int) (s sample, err error) {
 	if err != nil {
 		return s, err
 	}
-	if s.plain, err = b.copyBeside(ctx); err != nil {
+	if err = b.copyBeside(ctx, &s); err != nil {
 		return s, err
 	}
 	if _, err := io.WriteString(from.in, address+"\n"); err != nil {
@@ -58,12 +58,15 @@ func (b *bench) ebb(ctx context.Context, dirty int) (s sample, err error) {
 	return s, nil
 }
 
-// copyBeside is a plain copy beside a guest that has settled.
-func (b *bench) copyBeside(ctx context.Context) (rate float64, err error) {
-	if rate, err = b.copier.Copy(); err != nil {
-		return 0, fmt.Errorf("a plain copy: %w", err)
+// copyBeside makes plain copies beside a guest that has settled.
+func (b *bench) copyBeside(ctx context.Context, s *sample) (err error) {
+	if s.plain, err = b.copier.Between(ctx); err == nil {
+		s.within, err = b.copier.Within()
 	}
-	return rate, moving.Sleep(ctx, settle)
+	if err != nil {
+		return fmt.Errorf("a plain copy: %w", err)
+	}
+	return moving.Sleep(ctx, settle)
 }
 
 // sideProcess is one of the two.

@@ -53,6 +53,7 @@ type bench struct {
 const migrateLimit = 5 * time.Minute
 
 func main() {
+	moving.ReceiveCopy()
 	harness.Main("memory", func(ctx context.Context) error {
 		o, err := parseFlags()
 		switch {
@@ -100,7 +101,8 @@ type sample struct {
 	rate      float64 // of the first pass, in bytes a second; 0: not told
 	passes    int
 	throttle  int     // percent
-	plain     float64 // bytes a second of a plain copy, just before
+	plain     float64 // bytes a second of a plain copy between two processes, just before
+	within    float64 // the same within one process
 }
 
 func run(ctx context.Context, o options) error {

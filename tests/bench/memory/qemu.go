@@ -52,7 +52,7 @@ func (b *bench) qemu(ctx context.Context, dirty, streams int) (s sample, err err
 	if _, err := from.Ready(ctx); err != nil {
 		return s, err
 	}
-	if s.plain, err = b.copyBeside(ctx); err != nil {
+	if err = b.copyBeside(ctx, &s); err != nil {
 		return s, err
 	}
 	lines, err := moving.Timeline(&from.Console)

@@ -166,7 +166,7 @@ func (b *bench) migrate(ctx context.Context, v vmm, vms []*moving.VM) (f figures
 	from, to := vms[len(vms)-2], vms[len(vms)-1]
 	plain := 0.0
 	if b.cell.ofMemory() {
-		if plain, err = b.copier.Copy(); err != nil {
+		if plain, err = b.copier.Between(ctx); err != nil {
 			return f, fmt.Errorf("a plain copy: %w", err)
 		}
 	}

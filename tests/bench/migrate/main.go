@@ -58,6 +58,7 @@ type options struct {
 }
 
 func main() {
+	moving.ReceiveCopy()
 	harness.Main("migrate", func(ctx context.Context) error {
 		o, err := parseFlags()
 		if err != nil {

@@ -22,7 +22,7 @@ destination share two processors. So the guest is smaller and dirties less than 
 A guest with Linux, one vCPU, no disk and %d MiB, of which %d MiB are filled with random bytes, is migrated from one process to another on the same host, ebb and
 QEMU in turn. It looks at its clock two hundred times a second, and else is idle or changes memory at a fixed rate, page after page. *Took* is the time of the whole migration as the VMM itself
 says it, *gap* the longest time between two looks at the clock, in the %v before (*control*) and in the migration. *First pass* is how fast ebb sent memory the first
-time, and *plain copy* a copy of %d MiB of random bytes to memory that was not touched before, over as many TCP connections (%d) on the same link, just
+time, and *plain copy* a copy of %d MiB of random bytes from one process to memory of another that was not touched before, over as many TCP connections (%d) on the same link, just
 before each migration and beside the same guest. Medians and maxima.
 
     %s
