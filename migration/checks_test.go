@@ -91,7 +91,7 @@ func TestNoStateAfterTheHold(t *testing.T) {
 	_ = control.SetDeadline(time.Now().Add(time.Second)) // nobody reads
 	hold := d.holdContext()
 	d.holding()
-	if err := d.sendState(hold); err != nil {
+	if err := d.sendState(hold, nil); err != nil {
 		t.Error(err)
 	}
 	control.Close()

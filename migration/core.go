@@ -83,10 +83,9 @@ type Source struct {
 	closing   bool          // CloseDisks was asked for
 	handingAt time.Duration // Handover was, after that
 	sending   bool          // SendLast was, and has not ended; the guest may run again
-	sent      bool          // all of it is on its way
-	sentAt    time.Duration
-	loading   bool // SendState was
-	loadingAt time.Duration
+	loading   bool          // SendState was
+	loadingAt time.Duration // since then, or since the memory that it needs is there
+	loaded    bool          // it is
 	lates     int           // loads that were over too late
 	late      time.Duration // how long the shortest of those took
 

@@ -175,6 +175,7 @@ type incoming struct {
 	files    fileWriter    // the reader's of conn
 	prepared bool          // AHEAD came
 	owner    bool          // the images are this side's
+	state    []byte        // the payload of STATE, until the memory that it needs is there
 	complete atomic.Bool   // memory is, so that nothing more is expected on its connections
 	loadedAt unix.Timespec // of CLOCK_BOOTTIME, which goes on while the host sleeps
 }
@@ -366,6 +367,11 @@ func (in *incoming) follow(ctx context.Context) error {
 		var f frame
 		select {
 		case f = <-frames:
+		case <-in.memory.Marked():
+			if err := in.load(&loaded); err != nil {
+				return err
+			}
+			continue
 		case a := <-in.arrivals:
 			a.refuse(errors.New("another migration is being received here"))
 			continue
@@ -420,7 +426,7 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 		return false, in.conn.Send(wire.Ready, nil)
 	case wire.GiveBack:
 		undo := *loaded
-		*loaded = false // the source's guest goes on
+		*loaded, in.state = false, nil // the source's guest goes on
 		in.complete.Store(false)
 		if in.owner {
 			if err := in.machine.GiveBack(); err != nil {
@@ -436,15 +442,14 @@ func (in *incoming) handle(f frame, loaded *bool) (done bool, err error) {
 		}
 		return false, nil
 	case wire.State:
-		if !in.prepared || !in.owner || *loaded {
+		if !in.prepared || !in.owner || *loaded || in.state != nil {
 			return false, wrong
 		}
-		if err := in.load(f.body); err != nil {
-			return false, err
+		if len(f.body) < stateHead {
+			return false, fmt.Errorf("a state of %d bytes", len(f.body))
 		}
-		*loaded = true
-		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &in.loadedAt) // it has that clock
-		return false, in.conn.Send(wire.Loaded, nil)
+		in.state = f.body
+		return false, in.load(loaded)
 	case wire.Commit:
 		if !*loaded {
 			return false, wrong
@@ -468,17 +473,21 @@ func (in *incoming) sinceLoaded() time.Duration {
 	return time.Duration(now.Nano() - in.loadedAt.Nano())
 }
 
-// load loads the state, for which memory must be complete.
-func (in *incoming) load(body []byte) error {
-	if len(body) < 12 {
-		return fmt.Errorf("a state of %d bytes", len(body))
-	}
-	if mark := binary.LittleEndian.Uint32(body); !in.memory.Complete(mark) {
-		return fmt.Errorf("memory doesn't end with mark %d, as the state says", mark)
+// stateHead is the bytes of STATE before the machine's: a mark, and how far the clocks are apart.
+const stateHead = 12
+
+// load loads the state, if it came and memory is complete, and says so.
+func (in *incoming) load(loaded *bool) error {
+	if in.state == nil || !in.memory.Complete(binary.LittleEndian.Uint32(in.state)) {
+		return nil
 	}
 	in.complete.Store(true)
-	if err := in.machine.Load(body[12:], time.Duration(binary.LittleEndian.Uint64(body[4:]))); err != nil {
+	state := in.state
+	in.state = nil
+	if err := in.machine.Load(state[stateHead:], time.Duration(binary.LittleEndian.Uint64(state[4:]))); err != nil {
 		return fmt.Errorf("the state can't be loaded: %w", err)
 	}
-	return nil
+	*loaded = true
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &in.loadedAt) // it has that clock
+	return in.conn.Send(wire.Loaded, nil)
 }

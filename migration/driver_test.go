@@ -354,6 +354,29 @@ func TestLateLoad(t *testing.T) {
 	w.atDestination()
 }
 
+// Loading a state is expected to take as long as saving it: one that took most of --downtime isn't sent.
+func TestSlowSave(t *testing.T) {
+	const downtime = 300 * time.Millisecond
+	w := newWorld(t, "vda")
+	var saves, slowLoads atomic.Int32
+	w.breakAt = func(s string) error {
+		switch {
+		case s == "save" && saves.Add(1) == 1:
+			time.Sleep(downtime * 2 / 3) // it is slow
+		case s == "load" && saves.Load() == 1:
+			slowLoads.Add(1)
+		}
+		return nil
+	}
+	r := w.migrate(t.Context(), newFakeGuest(w, &fakeDisk{world: w, id: "vda"}), newFakeHost(w, "vda"), Options{
+		Limits: Limits{Downtime: downtime, Stall: 10 * time.Second, Timeout: patience},
+	}, nil)
+	if r.source != nil || r.dest != nil || !slices.Contains(r.report.Retries, lastMemory) || slowLoads.Load() > 0 {
+		t.Errorf("%v, %v, retries %q, %d slow states loaded", r.source, r.dest, r.report.Retries, slowLoads.Load())
+	}
+	w.atDestination()
+}
+
 // goesOn returns when the guest runs at the source, which may have stopped it.
 func (w *world) goesOn() {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {

@@ -20,7 +20,7 @@ func (s *Source) unavoidable() time.Duration {
 	if s.lates > 1 { // one may have been an accident
 		state = max(state, s.late)
 	}
-	return state + 3*s.trip
+	return state + 2*s.trip
 }
 
 // measure takes in how fast a pass was.

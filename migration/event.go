@@ -15,7 +15,7 @@ type Event struct {
 	Trip       time.Duration // Accepted: of a message there and back
 	Sent, Left uint64        // PassDone: bytes that were sent, and that are dirty again
 	Wire       uint64        // PassDone: bytes on the wire
-	Took       time.Duration // PassDone: for those; LastSent: to save the state
+	Took       time.Duration // PassDone: for those; LastOnWay: to save the state
 	Drain      Drain         // Tick
 	Err        error         // Failed, OwnerLost
 }
@@ -33,7 +33,7 @@ const (
 	DestinationReady                  // HandOver: the destination owns the images
 	Returned                          // TakeBack: the source does again
 	Stopped                           // StopGuest
-	LastOnWay                         // SendLast, before its end: only the destination's answer is missing
+	LastOnWay                         // SendLast, before its end: the state is saved, and only the destination's answer is missing
 	LastSent                          // SendLast
 	Loaded                            // SendState: nothing at the destination can fail any more
 	Runs                              // SendCommit: the guest runs there
@@ -80,8 +80,8 @@ const (
 	TakeBack                      // get the owner locks back → Returned
 	OpenDisks                     // windows as before Hold; in Run as before the migration, of the disks whose owner locks are here
 	StopGuest                     // the vCPUs → Stopped
-	SendLast                      // save the state; the last pass → LastSent
-	SendState                     // the state that was saved → Loaded
+	SendLast                      // save the state; the last pass → LastOnWay, LastSent
+	SendState                     // the state that was saved, behind the last of memory → Loaded
 	SendCommit                    // → Runs
 	Leave                         // the guest is gone: end
 	Abandon                       // tell the destination, close everything that belongs to the migration

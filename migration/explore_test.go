@@ -163,7 +163,7 @@ func explore(limits Limits, visit func(from Phase, e Event, to Phase)) {
 	}
 	key := func(n node) string {
 		s := n.s
-		return fmt.Sprint(s.phase, s.rate > 0, s.fits(), s.failing, s.throttle > 0, s.drained, s.handing, s.ready, s.leaving, s.forced, s.stopped, s.sending, s.loading, s.err != nil, s.closing, s.retries > 0, n.now >= s.retryAt, n.now >= s.until, n.now-s.began >= limits.Timeout)
+		return fmt.Sprint(s.phase, s.rate > 0, s.fits(), s.failing, s.throttle > 0, s.drained, s.handing, s.ready, s.leaving, s.forced, s.stopped, s.sending, s.loading, s.loaded, s.err != nil, s.closing, s.retries > 0, n.now >= s.retryAt, n.now >= s.until, n.now-s.began >= limits.Timeout)
 	}
 	var events []Event
 	for _, kind := range eventNames {

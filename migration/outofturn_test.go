@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -12,13 +13,18 @@ import (
 	"github.com/ebb-vmm/ebb/migration/wire"
 )
 
+// sent is a frame.
+type sent struct {
+	typ     wire.Type
+	payload any
+}
+
+// stateOf is a STATE that needs memory as of a mark.
+func stateOf(mark byte) sent { return sent{wire.State, append([]byte{mark, 11: 0}, "state"...)} }
+
 // A source that sends what is not its to send, or before what has to come first, ends the migration, and the machine
 // at the destination is thrown away.
 func TestSourceOutOfTurn(t *testing.T) {
-	type sent struct {
-		typ     wire.Type
-		payload any
-	}
 	file, ahead, state := sent{wire.File, []byte("file")}, sent{wire.Ahead, struct{}{}}, sent{wire.State, make([]byte, 12)}
 	for name, c := range map[string]struct {
 		frames []sent
@@ -31,7 +37,9 @@ func TestSourceOutOfTurn(t *testing.T) {
 		"a file after ahead":      {[]sent{file, file, ahead, file}, errFile.Error()},
 		"state before ahead":      {[]sent{file, file, {wire.Handover, nil}, state}, "STATE, which is not its to send now"},
 		"state without the disks": {[]sent{file, file, ahead, state}, "STATE, which is not its to send now"},
-		"state before memory":     {[]sent{file, file, ahead, {wire.Handover, nil}, {wire.State, append([]byte{1}, make([]byte, 11)...)}}, "memory doesn't end with mark 1"},
+		"state twice":             {[]sent{file, file, ahead, {wire.Handover, nil}, stateOf(1), stateOf(1)}, "STATE, which is not its to send now"},
+		"a short state":           {[]sent{file, file, ahead, {wire.Handover, nil}, {wire.State, make([]byte, 11)}}, "a state of 11 bytes"},
+		"commit before memory":    {[]sent{file, file, ahead, {wire.Handover, nil}, stateOf(1), {wire.Commit, nil}}, "COMMIT, which is not its to send now"},
 		"commit before a state":   {[]sent{file, file, ahead, {wire.Commit, nil}}, "COMMIT, which is not its to send now"},
 		"the destination's":       {[]sent{{wire.Loaded, nil}}, "LOADED, which is not its to send now"},
 		"memory's":                {[]sent{{wire.Mark, []byte("mark")}}, "MARK, which is not its to send now"},
@@ -49,7 +57,7 @@ func TestSourceOutOfTurn(t *testing.T) {
 				_, err := Receive(ctx, l, ReceiveOptions{Host: newFakeHost(w, "vda")})
 				ended <- err
 			}()
-			control := accepted(t, w, l.Addr().String(), 8)
+			control, _ := accepted(t, w, l.Addr().String(), 8)
 			for _, f := range c.frames {
 				if err := control.Send(f.typ, f.payload); err != nil {
 					break // it has ended already
@@ -78,8 +86,73 @@ func TestSourceOutOfTurn(t *testing.T) {
 	}
 }
 
-// accepted is a source's control connection when all is ready for its files, two of so many bytes together.
-func accepted(t *testing.T, w *world, address string, bytes int64) *wire.Conn {
+// STATE, which is sent behind the last of memory, may come before it: it is loaded when that has come, too, and forgotten if the source
+// wants the images back.
+func TestStateWaitsForMemory(t *testing.T) {
+	w := newWorld(t, "vda")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Receive(t.Context(), l, ReceiveOptions{Host: newFakeHost(w, "vda")})
+		ended <- err
+	}()
+	control, memory := accepted(t, w, l.Addr().String(), 8)
+	send := func(c *wire.Conn, frames ...sent) {
+		t.Helper()
+		for _, f := range frames {
+			if err := c.Send(f.typ, f.payload); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	expect := func(typ wire.Type) {
+		t.Helper()
+		if err := control.Expect(typ, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark := func(nr byte) {
+		t.Helper()
+		send(memory, sent{wire.Mark, []byte{nr, 0, 0, 0}})
+		if h, err := memory.Next(); err != nil || h.Type != wire.Mark {
+			t.Fatal(h, err)
+		} else if _, err := memory.Payload(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := sent{wire.File, []byte("file")}
+	send(control, file, file, sent{wire.Ahead, struct{}{}}, sent{wire.Handover, nil})
+	expect(wire.Ready)
+	send(control, stateOf(1), sent{wire.GiveBack, nil})
+	expect(wire.Given) // and not LOADED
+	mark(1)
+	send(control, sent{wire.Handover, nil})
+	expect(wire.Ready) // nor now
+	mark(2)
+	send(control, stateOf(2))
+	expect(wire.Loaded)
+	send(control, sent{wire.GiveBack, nil})
+	expect(wire.Given)
+	send(control, sent{wire.Handover, nil})
+	expect(wire.Ready)
+	send(control, stateOf(3))
+	// When so much of another frame has gone, which is more than sockets hold, that one has been looked at.
+	if _, err := control.Write(append([]byte{byte(wire.State), 7: 3}, make([]byte, 32<<20)...)); err != nil {
+		t.Fatal(err)
+	}
+	mark(3)
+	expect(wire.Loaded)
+	control.Close()
+	if err := <-ended; !errors.Is(err, ErrUncommitted) {
+		t.Error(err)
+	}
+}
+
+// accepted is a source's connections, control and memory, when all is ready for its files, two of so many bytes together.
+func accepted(t *testing.T, w *world, address string, bytes int64) (control, memory *wire.Conn) {
 	t.Helper()
 	open := func() *wire.Conn {
 		c, err := net.Dial("tcp", address)
@@ -101,14 +174,14 @@ func accepted(t *testing.T, w *world, address string, bytes int64) *wire.Conn {
 			t.Fatal(err)
 		}
 	}
-	control := open()
+	control = open()
 	must(control.Send(wire.Hello, hello{
 		Name: "guest", Streams: 1, Memory: []memoryRange{{0, 64 * ram.PageSize}}, Machine: json.RawMessage("{}"),
 		Files: []fileInfo{{"one", bytes / 2}, {"two", bytes / 2}},
 	}))
 	var a accept
 	must(control.Expect(wire.Accept, &a))
-	memory := open()
+	memory = open()
 	must(memory.Send(wire.Join, join{Session: a.Session}))
 	must(memory.Expect(wire.Joined, &joined{}))
 	w.mu.Lock()
@@ -118,7 +191,7 @@ func accepted(t *testing.T, w *world, address string, bytes int64) *wire.Conn {
 	w.mu.Unlock()
 	must(control.Send(wire.Offered, nil))
 	must(control.Expect(wire.Reserved, nil))
-	return control
+	return control, memory
 }
 
 // A destination that says that the guest runs before it was told to, or sends what is the source's to send, ends the migration.

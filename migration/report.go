@@ -127,7 +127,7 @@ func (r *Report) event(d *sourceDriver, e Event) {
 	case Loaded:
 		r.loadedAt = e.Now
 	case Runs:
-		r.finished(d, e.Now)
+		r.finished(e.Now)
 	}
 }
 
@@ -168,14 +168,15 @@ func (r *Report) last(d *sourceDriver, p ram.Result, saved time.Duration) {
 	r.sentAt, r.lastTook, r.saved = d.now(), p.Took, saved
 }
 
-func (r *Report) finished(d *sourceDriver, now time.Duration) {
+func (r *Report) finished(now time.Duration) {
+	loaded := max(r.loadedAt, r.sentAt) // it may be told before the other
 	r.Downtime = Downtime{
 		Total:   now - r.stopping,
 		Stop:    r.stoppedAt - r.stopping,
 		Drain:   r.sentAt - r.lastTook - r.saved - r.stoppedAt,
 		LastRAM: r.lastTook,
-		State:   r.saved + r.loadedAt - r.sentAt,
-		Commit:  now - r.loadedAt,
+		State:   r.saved + loaded - r.sentAt,
+		Commit:  now - loaded,
 		Resume:  r.resume,
 	}
 	r.Held = now - r.closingAt

@@ -26,6 +26,19 @@ func TestReportIsBounded(t *testing.T) {
 	}
 }
 
+// Whichever is told first, that memory is there or that the state is loaded: the parts of the downtime are the whole.
+func TestDowntimeAddsUp(t *testing.T) {
+	const ms = time.Millisecond
+	for _, loaded := range []time.Duration{18 * ms, 22 * ms} {
+		r := Report{stopping: 10 * ms, stoppedAt: 11 * ms, saved: ms, lastTook: 8 * ms, sentAt: 20 * ms, loadedAt: loaded}
+		r.finished(25 * ms)
+		d := r.Downtime
+		if sum := d.Stop + d.Drain + d.LastRAM + d.State + d.Commit; sum != 15*ms || d.Total != sum || d.State < ms {
+			t.Errorf("loaded at %v: %+v", loaded, d)
+		}
+	}
+}
+
 func TestLine(t *testing.T) {
 	ms := time.Millisecond
 	r := Report{Total: 1800 * ms, Held: 31 * ms, Downtime: Downtime{Total: 4100 * time.Microsecond, Stop: 300 * time.Microsecond, LastRAM: 1200 * time.Microsecond,

@@ -94,7 +94,7 @@ type sourceDriver struct {
 
 	saving   sync.Mutex // held while the state is saved: the vCPUs must not run then
 	standing bool       // they don't; guarded by saving
-	state    []byte     // payload of STATE, from LastSent on
+	state    []byte     // payload of STATE, from LastOnWay on
 
 	settled bool // after a failure: every lock is back, or lost
 	tracked bool
@@ -287,8 +287,8 @@ func (d *sourceDriver) do(a Action) {
 	case SendLast:
 		d.task(LastSent, d.last)
 	case SendState:
-		hold := d.hold
-		d.background(func() error { return d.sendState(hold) })
+		hold, state := d.hold, d.state
+		d.background(func() error { return d.sendState(hold, state) })
 	case SendCommit:
 		d.committed.Store(true)
 		if err := d.control.Send(wire.Commit, nil); err != nil {
@@ -345,7 +345,12 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 		d.report.ram.Unlock()
 		return Event{}, err
 	}
-	mark, r, err := d.sender.Last(ctx, func() { d.post(Event{Kind: LastOnWay}) })
+	r, err := d.sender.Last(ctx, func(mark uint32) {
+		d.state = binary.LittleEndian.AppendUint32(nil, mark)
+		d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.clockAhead))
+		d.state = append(d.state, machine...)
+		d.post(Event{Kind: LastOnWay, Took: took})
+	})
 	if err == nil {
 		d.report.last(d, r, took)
 	}
@@ -353,10 +358,7 @@ func (d *sourceDriver) last(ctx context.Context) (Event, error) {
 	if err != nil {
 		return Event{}, d.unsent(err)
 	}
-	d.state = binary.LittleEndian.AppendUint32(nil, mark)
-	d.state = binary.LittleEndian.AppendUint64(d.state, uint64(d.clockAhead))
-	d.state = append(d.state, machine...)
-	return Event{Took: took}, nil
+	return Event{}, nil
 }
 
 // save returns the state, nil if the guest was let go on before, or the migration was abandoned.
@@ -381,13 +383,13 @@ func (d *sourceDriver) stand(standing bool) {
 }
 
 // sendState sends what last has saved, unless the hold is over: takeBack comes before or after.
-func (d *sourceDriver) sendState(hold context.Context) error {
+func (d *sourceDriver) sendState(hold context.Context, state []byte) error {
 	d.telling.Lock()
 	defer d.telling.Unlock()
 	if hold.Err() != nil {
 		return nil
 	}
-	if err := d.control.Send(wire.State, d.state); err != nil {
+	if err := d.control.Send(wire.State, state); err != nil {
 		return d.unsent(err)
 	}
 	return nil

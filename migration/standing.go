@@ -31,28 +31,29 @@ func (s *Source) standing(e Event) []Action {
 		s.ready = true
 		return s.sendLast()
 	case LastOnWay:
-		if s.sending && !s.sent {
-			s.sent, s.sentAt = true, s.now
-		}
-	case LastSent:
 		if !s.sending || s.loading {
 			return nil
 		}
-		s.sending = false
 		if s.tooLate(max(stateTime, e.Took) + 2*s.trip) { // loading it takes about as long as saving it
-			return append(s.goOn("the last of memory and state"), Action{Do: SendPass})
+			return s.goOn(lastMemory)
 		}
 		s.loading, s.loadingAt = true, s.now
 		return []Action{{Do: SendState}}
+	case LastSent:
+		if !s.sending || !s.loading {
+			return nil
+		}
+		s.sending, s.loadingAt = false, s.now
+		return s.commit()
 	case Loaded:
 		switch {
-		case !s.loading:
+		case !s.loading || s.loaded:
 			return s.fail(fmt.Errorf("the destination says that it has loaded what was not sent"))
 		case s.tooLate(s.trip):
 			return s.lateLoad()
 		}
-		s.phase, s.committedAt = Commit, s.now
-		return []Action{{Do: SendCommit}}
+		s.loaded = true
+		return s.commit()
 	case Tick:
 		if s.closing && !s.handing && e.Drain.Verdict != "" {
 			s.verdict = e.Drain.Verdict
@@ -62,22 +63,33 @@ func (s *Source) standing(e Event) []Action {
 			return s.fail(s.timedOut())
 		case s.handing && !s.ready && s.now-s.handingAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
-		case s.sending && s.sent && s.now-s.sentAt >= commitLimit:
-			return s.fail(fmt.Errorf("the destination has not taken the last of memory within %v", commitLimit))
+		case s.sending && s.tooLate(stateTime+2*s.trip):
+			return s.goOn(lastMemory)
 		case s.loading && s.tooLate(s.trip):
 			return s.lateLoad()
 		case s.loading && s.now-s.loadingAt >= commitLimit:
-			return s.fail(fmt.Errorf("the destination has not loaded the state within %v", commitLimit))
-		case s.sending && s.tooLate(stateTime+2*s.trip):
-			return s.goOn("the last of memory and state")
+			what := "loaded the state"
+			if s.sending {
+				what = "taken the last of memory"
+			}
+			return s.fail(fmt.Errorf("the destination has not %s within %v", what, commitLimit))
 		}
 	}
 	return nil
 }
 
 func (s *Source) sendLast() []Action {
-	s.sending, s.sent = true, false
+	s.sending, s.loading, s.loaded = true, false, false
 	return []Action{{Do: SendLast}}
+}
+
+// commit is the commit point, once memory and state are there: which of them is told first is chance.
+func (s *Source) commit() []Action {
+	if s.sending || !s.loaded {
+		return nil
+	}
+	s.phase, s.committedAt = Commit, s.now
+	return []Action{{Do: SendCommit}}
 }
 
 // tooLate reports whether the guest would run too late at the destination if that took so much longer.
@@ -85,15 +97,25 @@ func (s *Source) tooLate(rest time.Duration) bool {
 	return !s.limits.Offline && !s.forced && s.now+rest > min(s.stoppedAt+s.limits.Downtime, s.until)
 }
 
+// lastMemory is a cause to go on.
+const lastMemory = "the last of memory and state"
+
 // goOn gives up a stop whose bound comes before the guest could run: back to Hold and out of it.
 func (s *Source) goOn(cause string) []Action {
 	s.retry(cause)
 	s.phase, s.stopped, s.leaving = Hold, false, true
-	return []Action{{Do: ResumeGuest}, {Do: TakeBack}}
+	acts := []Action{{Do: ResumeGuest}, {Do: TakeBack}}
+	if !s.sending { // else when that has ended
+		acts = append(acts, Action{Do: SendPass})
+	}
+	return acts
 }
 
-// lateLoad is goOn when the state was sent. If it happens more than once, and loading alone takes longer than there is room for, it is the end.
+// lateLoad is goOn when all was sent. If it happens more than once, and loading alone takes longer than there is room for, it is the end.
 func (s *Source) lateLoad() []Action {
+	if s.sending { // nobody has said how much of that was memory's
+		return s.goOn(lastMemory)
+	}
 	took := s.now - s.loadingAt
 	if s.lates == 0 || took < s.late {
 		s.late = took
@@ -102,8 +124,7 @@ func (s *Source) lateLoad() []Action {
 	if s.unavoidable() >= s.room() {
 		return s.fail(s.slowLoad())
 	}
-	s.loading = false
-	return append(s.goOn("loading the state"), Action{Do: SendPass})
+	return s.goOn("loading the state")
 }
 
 // slowLoad names the limit that was first.

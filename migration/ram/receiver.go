@@ -14,11 +14,12 @@ type Receiver struct {
 	regions []Region
 	written [][]uint64      // by region and page: not all zeroes, as far as is known; a word has one stream as its writer
 	marks   []atomic.Uint32 // by stream: the last
+	marked  chan struct{}   // holds an element when one came since
 }
 
 // NewReceiver receives into regions, which are all zeroes, from so many streams.
 func NewReceiver(regions []Region, streams int) *Receiver {
-	r := &Receiver{regions: regions, marks: make([]atomic.Uint32, streams)}
+	r := &Receiver{regions: regions, marks: make([]atomic.Uint32, streams), marked: make(chan struct{}, 1)}
 	for _, g := range regions {
 		r.written = append(r.written, make([]uint64, words(g.pages())))
 	}
@@ -58,6 +59,9 @@ func (r *Receiver) Complete(mark uint32) bool {
 	return true
 }
 
+// Marked has an element when a stream has come to a mark since the last was taken: Complete may say something else then.
+func (r *Receiver) Marked() <-chan struct{} { return r.marked }
+
 // in is one stream's state.
 type in struct {
 	*Receiver
@@ -77,6 +81,10 @@ func (n *in) mark(h wire.Header) error {
 		return fmt.Errorf("%v %x where %d was expected", h.Type, body, next)
 	}
 	n.marks[n.nr].Store(next)
+	select {
+	case n.marked <- struct{}{}:
+	default:
+	}
 	return n.conn.Send(wire.Mark, body)
 }
 

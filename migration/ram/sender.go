@@ -104,24 +104,24 @@ func (s *Sender) Pass(ctx context.Context) (Result, error) {
 	return r, err
 }
 
-// Last sends the rest and returns the number of its mark. onWay is called when all of it was given to the connections, and only
-// the destination's answer is missing. The guest and its devices write nothing any more; if they
+// Last sends the rest. onWay is called when all of it was given to the connections, and only the destination's answer
+// is missing; mark is the number of the pass. The guest and its devices write nothing any more; if they
 // go on nevertheless, because that took too long, what they write is on the log for the next Pass.
-func (s *Sender) Last(ctx context.Context, onWay func()) (mark uint32, r Result, err error) {
+func (s *Sender) Last(ctx context.Context, onWay func(mark uint32)) (r Result, err error) {
 	begin := time.Now()
 	if _, err = s.Collect(); err != nil {
-		return 0, r, err
+		return r, err
 	}
 	r, err = s.send(ctx, onWay)
 	r.Took = time.Since(begin)
-	return s.mark, r, err
+	return r, err
 }
 
 // Sent returns the sum over all passes. Not beside a pass.
 func (s *Sender) Sent() Sent { return s.sent }
 
 // send is a pass, the last one if there is an onWay.
-func (s *Sender) send(ctx context.Context, onWay func()) (r Result, err error) {
+func (s *Sender) send(ctx context.Context, onWay func(mark uint32)) (r Result, err error) {
 	begin := time.Now()
 	errs := make([]error, len(s.outs))
 	ctx, cancel := context.WithCancel(ctx)
@@ -140,7 +140,7 @@ func (s *Sender) send(ctx context.Context, onWay func()) (r Result, err error) {
 			defer context.AfterFunc(ctx, func() { _ = o.conn.SetDeadline(time.Unix(1, 0)) })() // it need not wait for the peer
 			if errs[i] = s.stream(o, i, last); errs[i] == nil {
 				if last && int(written.Add(1)) == len(s.outs) {
-					onWay()
+					onWay(s.mark)
 				}
 				errs[i] = s.confirmed(o.conn)
 			}

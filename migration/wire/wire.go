@@ -20,7 +20,7 @@ import (
 )
 
 // Version is the protocol's. Both sides must have the same.
-const Version = 5
+const Version = 6
 
 // preamble opens a connection, in both directions: eight bytes, the last of which is Version.
 var preamble = [8]byte{'e', 'b', 'b', '-', 'm', 'i', 'g', Version}
@@ -41,7 +41,7 @@ const (
 	Ready                    // D: they are taken, and the images open
 	GiveBack                 // S: the owner locks are wanted back
 	Given                    // D: they are free
-	State                    // S: 12 bytes, the number of the last mark and how far the clocks are apart; then the machine's state
+	State                    // S: 12 bytes, the mark that memory must have come to, and how far the clocks are apart; then the machine's state
 	Loaded                   // D: only entering the guest is left to do
 	Commit                   // S: the guest is the destination's from now on
 	Running                  // D: it runs; JSON

@@ -52,7 +52,7 @@ func TestOpen(t *testing.T) {
 		is         error
 	}{
 		{"GET / HT", "", ErrForeign},
-		{"ebb-mig\x01", "version 1 of the migration protocol and this one 5", VersionError{1}},
+		{"ebb-mig\x01", "version 1 of the migration protocol and this one 6", VersionError{1}},
 		{"ebb-mig", "EOF", nil},
 	} {
 		a, b := net.Pipe()
