@@ -36,7 +36,14 @@ func anyEvent(t *rapid.T, now time.Duration) Event {
 
 // ledger follows the actions of one migration as a driver would carry them out.
 type ledger struct {
-	stopped, closed, handed, last, committed, left, abandoned bool
+	stopped, closed, handed, last, state, committed, left, abandoned bool
+	sent, loaded                                                     bool // was told since
+}
+
+// told notes what makes a commit possible.
+func (l *ledger) told(e Event) {
+	l.sent = l.sent || l.last && e.Kind == LastSent
+	l.loaded = l.loaded || l.state && e.Kind == Loaded
 }
 
 func (l *ledger) act(t *rapid.T, a Action, was Phase, e Event, limits Limits) {
@@ -68,18 +75,19 @@ func (l *ledger) act(t *rapid.T, a Action, was Phase, e Event, limits Limits) {
 		if !l.stopped || !l.closed || !l.handed {
 			t.Fatalf("the last of it is sent: %+v", *l)
 		}
-		l.last = true
+		l.last, l.state, l.sent, l.loaded = true, false, false, false
 	case SendState:
 		if !l.last || !l.stopped || !l.closed || !l.handed {
 			t.Fatalf("the state is sent: %+v", *l)
 		}
+		l.state = true
 	case SendCommit:
-		if was != Stop || e.Kind != Loaded {
-			t.Fatal("a commit that nothing was loaded for")
+		if was != Stop || !l.sent || !l.loaded {
+			t.Fatalf("a commit in %v with all of memory there %v, the state loaded %v", was, l.sent, l.loaded)
 		}
 		l.committed = true
 	case ResumeGuest:
-		l.stopped, l.last = false, false
+		l.stopped, l.last, l.state = false, false, false
 	case Leave:
 		l.left = true
 	case Abandon:
@@ -108,6 +116,7 @@ func TestAnyOrder(t *testing.T) {
 				}
 			}
 			was := s.Phase()
+			l.told(e)
 			for _, a := range s.Step(e) {
 				l.act(t, a, was, e, limits)
 			}

@@ -9,7 +9,7 @@ package migration
 //	 │              ▼                   ▼                 ▼                             ▼
 //	 └──────── any failure, cancel, timeout ◀──────────────────────────────────────── Stop ──▶ Hold, and from there to
 //	                                                                                    │      Ebb: late
-//	                                                                                    │ Loaded
+//	                                                                                    │ Loaded, LastSent
 //	                                     Gone ◀── Running ── Commit ◀───────────────────┘
 //	                                                           │ link lost: neither side runs, the user decides
 //

@@ -46,7 +46,7 @@ type Downtime struct {
 	Drain   time.Duration `json:"drain_ns"`    // requests in flight, and the images' hand-over: only with --drain off
 	LastRAM time.Duration `json:"last_ram_ns"` // the last pass over memory
 	State   time.Duration `json:"state_ns"`    // saving, sending and loading it
-	Commit  time.Duration `json:"commit_ns"`   // from LOADED to RUNNING, there and back
+	Commit  time.Duration `json:"commit_ns"`   // from the later of LOADED and the last MARK to RUNNING, there and back
 	Resume  time.Duration `json:"resume_ns"`   // of that, until the vCPUs were let go
 }
 

@@ -44,6 +44,9 @@ func (s *Source) standing(e Event) []Action {
 			return nil
 		}
 		s.sending, s.loadingAt = false, s.now
+		if s.loaded && s.tooLate(s.trip) {
+			return s.goOn(lastMemory)
+		}
 		return s.commit()
 	case Loaded:
 		switch {
@@ -63,7 +66,7 @@ func (s *Source) standing(e Event) []Action {
 			return s.fail(s.timedOut())
 		case s.handing && !s.ready && s.now-s.handingAt >= commitLimit:
 			return s.fail(fmt.Errorf("the destination has not taken the images within %v", commitLimit))
-		case s.sending && s.tooLate(stateTime+2*s.trip):
+		case s.sending && !s.loading && s.tooLate(stateTime+2*s.trip):
 			return s.goOn(lastMemory)
 		case s.loading && s.tooLate(s.trip):
 			return s.lateLoad()
@@ -79,7 +82,7 @@ func (s *Source) standing(e Event) []Action {
 }
 
 func (s *Source) sendLast() []Action {
-	s.sending, s.loading, s.loaded = true, false, false
+	s.sending = true
 	return []Action{{Do: SendLast}}
 }
 
@@ -103,7 +106,8 @@ const lastMemory = "the last of memory and state"
 // goOn gives up a stop whose bound comes before the guest could run: back to Hold and out of it.
 func (s *Source) goOn(cause string) []Action {
 	s.retry(cause)
-	s.phase, s.stopped, s.leaving = Hold, false, true
+	s.phase, s.leaving = Hold, true
+	s.stopped, s.loading, s.loaded = false, false, false
 	acts := []Action{{Do: ResumeGuest}, {Do: TakeBack}}
 	if !s.sending { // else when that has ended
 		acts = append(acts, Action{Do: SendPass})
