@@ -113,7 +113,7 @@ func (s *Source) proceed(e Event) []Action {
 	case Hold:
 		switch {
 		case s.leaving:
-		case e.Drain.Off:
+		case e.Drain.Off && !s.handing:
 			return s.back() // and with the next quiet moment into Hold again
 		case e.Drain.Missed || s.now+s.unavoidable() >= s.until:
 			return s.missed()

@@ -13,10 +13,23 @@ import (
 	"pgregory.net/rapid"
 )
 
-// anyEvent draws something that may happen, at whatever moment.
-func anyEvent(t *rapid.T, now time.Duration) Event {
+// ends are the events that actions end in.
+var ends = map[ActionKind][]EventKind{
+	Connect: {Accepted}, SendPass: {PassDone}, BeginDrain: {Tick}, HoldDisks: {Tick}, CloseDisks: {Drained}, HandOver: {DestinationReady}, TakeBack: {Returned},
+	StopGuest: {Stopped}, SendLast: {LastOnWay, LastSent}, SendState: {Loaded}, SendCommit: {Runs}, Reclaim: {Reclaimed},
+}
+
+// anyEvent draws something that may happen, at whatever moment: mostly what is due.
+func anyEvent(t *rapid.T, now time.Duration, due *[]EventKind) Event {
 	kinds := []EventKind{Begin, Accepted, PassDone, PassDone, Tick, Tick, Tick, Drained, DestinationReady, Returned, Stopped, LastOnWay, LastSent, Loaded, Runs, Failed, Cancelled, Reclaimed, OwnerLost}
-	e := Event{Kind: rapid.SampledFrom(kinds).Draw(t, "event"), Now: now}
+	e := Event{Now: now}
+	if n := len(*due); n > 0 && rapid.IntRange(0, 19).Draw(t, "surprise") > 0 {
+		i := rapid.IntRange(0, n-1).Draw(t, "due")
+		e.Kind = (*due)[i]
+		*due = slices.Delete(*due, i, i+1)
+	} else {
+		e.Kind = rapid.SampledFrom(kinds).Draw(t, "event")
+	}
 	switch e.Kind {
 	case Failed, OwnerLost:
 		e.Err = errors.New("trouble")
@@ -105,10 +118,10 @@ func TestAnyOrder(t *testing.T) {
 			Downtime: 50 * time.Millisecond, Stall: 150 * time.Millisecond, Timeout: 5 * time.Second,
 			Offline: rapid.Bool().Draw(t, "offline"), Force: rapid.Bool().Draw(t, "force"),
 		}
-		s, l, now := NewSource(limits), ledger{}, time.Duration(0)
+		s, l, now, due := NewSource(limits), ledger{}, time.Duration(0), []EventKind{Begin}
 		for range rapid.IntRange(1, 80).Draw(t, "events") {
-			now += time.Duration(rapid.SampledFrom([]int{1, 5, 200, 1000}).Draw(t, "ms")) * time.Millisecond
-			e := anyEvent(t, now)
+			now += time.Duration(rapid.SampledFrom([]int{1, 1, 1, 1, 5, 5, 200, 1000}).Draw(t, "ms")) * time.Millisecond
+			e := anyEvent(t, now, &due)
 			if e.Kind == Begin && l.abandoned && s.err != nil && rapid.Bool().Draw(t, "settled") {
 				// A driver begins another only when the last one is settled.
 				for _, a := range s.Step(Event{Kind: Reclaimed, Now: now}) {
@@ -119,6 +132,7 @@ func TestAnyOrder(t *testing.T) {
 			l.told(e)
 			for _, a := range s.Step(e) {
 				l.act(t, a, was, e, limits)
+				due = append(due, ends[a.Do]...)
 			}
 			if s.Phase() == Run && l.stopped {
 				t.Fatal("no migration, and the guest stands")

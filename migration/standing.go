@@ -25,7 +25,7 @@ func (s *Source) standing(e Event) []Action {
 		s.handing, s.handingAt = true, s.now
 		return []Action{{Do: HandOver}}
 	case DestinationReady:
-		if !s.handing || s.sending {
+		if !s.handing || s.ready {
 			return nil
 		}
 		s.ready = true
