@@ -63,10 +63,23 @@ func (s *Source) passed(e Event) (acts []Action) {
 	if fits && !s.ready {
 		next.After = holdPass
 		if s.phase == Ebb {
-			next.After = ebbPass
+			next.After = s.pause(e)
 		}
 	}
 	return append(acts, next)
+}
+
+// pause is the time from a pass in Ebb to the next. It doubles as long as a pass is short: then so will be the first one in Hold, however long the pause was.
+func (s *Source) pause(e Event) time.Duration {
+	switch short := shortPass * s.limits.Downtime.Seconds(); {
+	case s.pausing == 0:
+		s.pausing = ebbPass
+	case float64(e.Wire) < short*s.rate:
+		s.pausing = min(2*s.pausing, ebbPassMost)
+	default:
+		s.pausing = max(s.pausing/2, ebbPass)
+	}
+	return s.pausing
 }
 
 // tick looks at the time and the disks.
@@ -77,13 +90,16 @@ func (s *Source) tick(e Event) []Action {
 	if s.verdict = e.Drain.Verdict; s.verdict == "" {
 		s.clear = s.now
 	}
+	var acts []Action
 	if s.overdue() && !s.forced {
 		if !s.limits.Force {
 			return s.fail(s.timedOut())
 		}
 		s.forced = true
+		if s.phase == Ebb { // it stops after a pass
+			acts = append(acts, Action{Do: HurryPass})
+		}
 	}
-	var acts []Action
 	if s.blocked() && s.throttle > 0 {
 		s.throttle, s.failing = 0, 0
 		acts = append(acts, Action{Do: Throttle})

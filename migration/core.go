@@ -24,9 +24,13 @@ const (
 	slowBackOff  = 10 // times as long as I/O was held, if that was more than twice --stall
 
 	// The time between two passes when memory is not what is waited for. Each makes the guest fault on every page that it writes again, and takes
-	// processors from it: in Ebb, which may last, there are few; those in Hold leave little to the one that is hurried.
-	ebbPass  = 100 * time.Millisecond
-	holdPass = 20 * time.Millisecond
+	// processors from it: in Ebb, which may last, there are few, and fewer the longer it does (Source.pause); those in Hold leave little to the one that is hurried.
+	ebbPass     = 100 * time.Millisecond
+	ebbPassMost = time.Second
+	holdPass    = 20 * time.Millisecond
+
+	// shortPass is the part of --downtime that the pass before a stop may take in Ebb.
+	shortPass = 0.1
 
 	// The link's rate is the highest of so many passes, as in BBR: no pass shows more than the link does,
 	// and one that looks through many pages of zeroes shows less. So does one that has little to send, most of whose time
@@ -63,8 +67,9 @@ type Source struct {
 	measured int
 	rate     float64 // the highest of them; 0: not known
 	trip     time.Duration
-	failing  int // passes in a row after which too much was dirty
-	throttle int // percent
+	failing  int           // passes in a row after which too much was dirty
+	pausing  time.Duration // before the latest pass in Ebb
+	throttle int           // percent
 
 	// Hold and what leads there.
 	retries int

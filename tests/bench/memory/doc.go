@@ -30,7 +30,7 @@ memory in the same way. So what is missing of KVM is missing on both sides: what
 copied, and the log of those. And the memory at the destination was touched before (QEMU: -mem-prealloc), as that of the plain copy: what a new page costs is this
 host's own host's doing, if it has one, and differs tenfold. *Took* is the whole migration as each itself says it, *dirtied* what the guest changed before, *first pass* how fast ebb
 sent memory the first time, and *plain copy* a copy of %d MiB of random bytes from process to process, over as many TCP connections
-(%d) on the same link, just before each migration. *In one process* is the same with both ends in one: the host's two ends of a connection wake one another up sooner then. The memory that arrives in ebb is compared with what left. Medians with the lowest and the highest.
+(%d) on the same link, just before each migration. *In one process* is the same with both ends in the benchmark itself, which no migration can be. The memory that arrives in ebb is compared with what left. Medians with the lowest and the highest.
 
     %s
 
