@@ -1,7 +1,7 @@
 // Package migration moves a running guest to another host, and never stops it to wait for a disk.
 //
 //	source                                                            destination
-//	Send ── Source (core.go): what to do next, and nothing else       Receive ── destination.go
+//	Send ── Source (core.go): what to do next, and nothing else       Receive ── arrival.go, destination.go
 //	  │        Step(event) → actions                                     │
 //	  ├── source.go, connect.go, handover.go: carry the actions out      │
 //	  ├── drain: windows that follow the disks (package drain)           │
