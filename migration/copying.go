@@ -69,7 +69,8 @@ func (s *Source) passed(e Event) (acts []Action) {
 	return append(acts, next)
 }
 
-// pause is the time from a pass in Ebb to the next. It doubles as long as a pass is short: then so will be the first one in Hold, however long the pause was.
+// pause is the time from a pass in Ebb to the next. It doubles as long as a pass, which sends what was written in the pause before, is short: so will
+// be the one that Hold begins with.
 func (s *Source) pause(e Event) time.Duration {
 	switch short := shortPass * s.limits.Downtime.Seconds(); {
 	case s.pausing == 0:

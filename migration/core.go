@@ -29,7 +29,7 @@ const (
 	ebbPassMost = time.Second
 	holdPass    = 20 * time.Millisecond
 
-	// shortPass is the part of --downtime that the pass before a stop may take in Ebb.
+	// shortPass is the part of --downtime that a pass may take before the pause after it is made shorter again.
 	shortPass = 0.1
 
 	// The link's rate is the highest of so many passes, as in BBR: no pass shows more than the link does,
@@ -68,7 +68,7 @@ type Source struct {
 	rate     float64 // the highest of them; 0: not known
 	trip     time.Duration
 	failing  int           // passes in a row after which too much was dirty
-	pausing  time.Duration // before the latest pass in Ebb
+	pausing  time.Duration // before the next pass in Ebb
 	throttle int           // percent
 
 	// Hold and what leads there.

@@ -29,7 +29,7 @@ type Copier struct {
 // receiverVariable is set in the environment of a process that does nothing but receive a copy. Its value is a receiver's text.
 const receiverVariable = "EBB_BENCH_RECEIVE_COPY"
 
-// ReceiveCopy is for the begin of a main whose program copies between processes. In the process that Between starts it receives, and doesn't
+// ReceiveCopy is for the beginning of a main whose program copies between processes. In the process that Between starts it receives, and doesn't
 // return; in others it does nothing.
 func ReceiveCopy() {
 	text, ok := os.LookupEnv(receiverVariable)
