@@ -50,7 +50,7 @@ func (c *Copier) Between(ctx context.Context) (rate float64, err error) {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // if it fails: else it has ended by then
+	defer cancel()
 	to := exec.CommandContext(ctx, program)
 	to.Env = append(os.Environ(), receiverVariable+"="+c.receiver())
 	to.Stderr = os.Stderr
@@ -66,7 +66,7 @@ func (c *Copier) Between(ctx context.Context) (rate float64, err error) {
 		rate, err = c.send(strings.TrimSpace(address))
 	}
 	if err != nil {
-		cancel()
+		cancel() // it may wait for ever
 	}
 	return rate, errors.Join(err, to.Wait())
 }
